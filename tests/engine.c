@@ -1,0 +1,866 @@
+/* tests/engine.c - the examples' engine: hostile files, the tokenizer, the forward pass.
+
+   Run from the repository's root: tests/engine [folder of reference data]
+   The folder (or $LONGCTX_SHARED, or ../shared/data) holds models, golden texts and golden
+   per-token losses of an independent evaluator; without it those tests are skipped by name.
+   The rest needs nothing: its files are made here. Prints "N passed, M failed" last. */
+#define LONGCTX_IMPLEMENTATION
+#define ENGINE_IMPLEMENTATION
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Every allocation of the engine passes here, so that the Nth of them can be made to fail. */
+static long allocations, failing_allocation;
+
+static int allocation_fails(void) { return ++allocations == failing_allocation; }
+
+static void *test_malloc(size_t n) { return allocation_fails() ? NULL : malloc(n); }
+static void *test_calloc(size_t n, size_t m) { return allocation_fails() ? NULL : calloc(n, m); }
+static void *test_realloc(void *p, size_t n) { return allocation_fails() ? NULL : realloc(p, n); }
+
+#define malloc test_malloc
+#define calloc test_calloc
+#define realloc test_realloc
+#include "../examples/engine.h"
+#include "../examples/tokenizer.h"
+#undef malloc
+#undef calloc
+#undef realloc
+
+/* ==== counting ==== */
+
+static int passed, failed, skipped;
+
+static int check(int good, const char *format, ...)
+{
+  if (good) {
+    passed++;
+    return 1;
+  }
+  va_list arguments;
+  va_start(arguments, format);
+  failed++;
+  printf("FAILED: ");
+  vprintf(format, arguments);
+  printf("\n");
+  va_end(arguments);
+  return 0;
+}
+
+static void skip(const char *name, const char *reason)
+{
+  skipped++;
+  printf("skipped: %s (%s)\n", name, reason);
+}
+
+/* for what no test is about */
+static void need(int good, const char *what)
+{
+  if (good) return;
+  printf("FAILED: cannot go on: %s\n", what);
+  exit(1);
+}
+
+static uint64_t random_state = 1;
+
+static uint32_t random_u32(void)
+{
+  random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+  return (uint32_t)(random_state >> 32);
+}
+
+static float random_float(void) { return (float)(random_u32() >> 8) / 8388608.0f - 1.0f; }
+
+/* ==== files made in memory ==== */
+
+typedef struct bytes { unsigned char *at; size_t n, room; } bytes;
+
+static void put_bytes(bytes *b, const void *data, size_t n)
+{
+  if (b->n + n > b->room) {
+    b->room = 2 * (b->n + n);
+    b->at = realloc(b->at, b->room);
+    need(b->at != NULL, "no memory");
+  }
+  memcpy(b->at + b->n, data, n);
+  b->n += n;
+}
+
+static void put_u32(bytes *b, uint32_t value)
+{
+  unsigned char byte[4] = { (unsigned char)value, (unsigned char)(value >> 8),
+                            (unsigned char)(value >> 16), (unsigned char)(value >> 24) };
+  put_bytes(b, byte, 4);
+}
+
+static void put_f32(bytes *b, float value)
+{
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  put_u32(b, bits);
+}
+
+static void set_u32(bytes *b, size_t at, uint32_t value)
+{
+  size_t n = b->n;
+  b->n = at;
+  put_u32(b, value);
+  b->n = n;
+}
+
+/* a piece of memory of exactly n bytes, so that a sanitizer sees the first byte read beyond */
+static unsigned char *exact_copy(const bytes *b, size_t n)
+{
+  unsigned char *copy = malloc(n ? n : 1);
+  need(copy != NULL, "no memory");
+  memcpy(copy, b->at, n);
+  return copy;
+}
+
+enum { DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, VOCAB, LENGTH };
+
+/* a checkpoint of the smallest interesting shape; tied where the vocabulary is positive */
+static bytes make_checkpoint(int vocab)
+{
+  int dim = 16, hidden = 36, layers = 2, heads = 4, kv_heads = 2, length = 16;
+  int kv_dim = dim / heads * kv_heads, size = abs(vocab);
+  int header[7] = { dim, hidden, layers, heads, kv_heads, vocab, length };
+  int floats = size * dim + layers * (2 * dim + 2 * dim * dim + 2 * dim * kv_dim +
+               3 * dim * hidden) + dim + length * dim / heads + (vocab < 0 ? size * dim : 0);
+  bytes b = { NULL, 0, 0 };
+  for (int i = 0; i < 7; i++) put_u32(&b, (uint32_t)header[i]);
+  for (int i = 0; i < floats; i++) put_f32(&b, random_float());
+  return b;
+}
+
+static void put_piece(bytes *b, float score, const char *name)
+{
+  put_f32(b, score);
+  put_u32(b, (uint32_t)strlen(name));
+  put_bytes(b, name, strlen(name));
+}
+
+static const char *const merges[] = {
+  " ", "a", "b", "c", "\xc3\xa9", "\xe2\x82\xac", "ab", "ba", "aba", "abab", "bb", " a", " b", " ab",
+  "c\xc3\xa9", "\xc3\xa9\xc3\xa9", "ca", "cab", "aa", "aaa", "aaaa", "never", "ne", "ver", "a b"
+};
+enum { N_MERGES = (int)(sizeof merges / sizeof merges[0]), N_TOKENS = 3 + 256 + N_MERGES };
+
+/* a tokenizer with all bytes and a few pieces, several of them of equal score */
+static bytes make_tokenizer(void)
+{
+  bytes b = { NULL, 0, 0 };
+  char name[8];
+  put_u32(&b, 7);
+  put_piece(&b, 0, "<unk>");
+  put_piece(&b, 0, "\n<s>\n");
+  put_piece(&b, 0, "\n</s>\n");
+  for (int i = 0; i < 256; i++) {
+    snprintf(name, sizeof name, "<0x%02X>", (unsigned)i);
+    put_piece(&b, 0, name);
+  }
+  for (int i = 0; i < N_MERGES; i++)
+    put_piece(&b, strcmp(merges[i], "never") ? -(float)(random_u32() % 6) : -2e10f, merges[i]);
+  return b;
+}
+
+/* ==== checkpoints that must be refused ==== */
+
+static int parse_model(const bytes *b, size_t n, engine_error *error)
+{
+  model m;
+  unsigned char *copy = exact_copy(b, n);
+  int bad = model_parse(&m, copy, n, error);
+  free(copy);
+  if (!bad) model_free(&m);
+  return bad;
+}
+
+static void refuse_model(const bytes *b, const char *what, const char *words)
+{
+  engine_error error = { "" };
+  int bad = parse_model(b, b->n, &error);
+  check(bad && strstr(error.text, words), "%s: expected '%s', got %s '%s'", what, words,
+        bad ? "a refusal" : "no refusal", error.text);
+}
+
+static void refuse_header(const char *what, int field, int64_t value, const char *words)
+{
+  bytes b = make_checkpoint(20);
+  set_u32(&b, 4 * (size_t)field, (uint32_t)value);
+  refuse_model(&b, what, words);
+  free(b.at);
+}
+
+static void test_header_fields(void)
+{
+  static const char *const name[7] = {
+    "dim", "hidden_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "seq_len"
+  };
+  for (int i = 0; i < 7; i++) {
+    refuse_header("zero", i, 0, name[i]);
+    refuse_header("most negative", i, INT32_MIN, name[i]);
+    refuse_header("largest", i, INT32_MAX, name[i]);
+    if (i != VOCAB) refuse_header("negative", i, -1, name[i]);
+  }
+  refuse_header("more heads than dim", HEADS, 17, "n_heads 17 is more than dim 16");
+  refuse_header("dim no multiple of heads", HEADS, 5, "no multiple of n_heads");
+  refuse_header("odd head size", HEADS, 16, "odd");
+  refuse_header("more kv heads than heads", KV_HEADS, 5, "is more than n_heads");
+  refuse_header("kv heads do not divide", KV_HEADS, 3, "no multiple of n_kv_heads");
+  refuse_header("a head that is not there", VOCAB, -20, "too short");
+  refuse_header("one layer more", LAYERS, 3, "too short");
+  refuse_header("one layer less", LAYERS, 1, "too long");
+  refuse_header("version 1", DIM, 0x616b3432, "version 1 or 2");
+  refuse_header("more than 2^31 bytes", VOCAB, 1 << 24, "too short");
+}
+
+static void test_products(void)
+{
+  bytes b = make_checkpoint(20);
+  for (int i = 0; i < 4; i++) set_u32(&b, 4 * (size_t)i, 1u << 24);
+  set_u32(&b, 4 * HEADS, 1u << 22);
+  refuse_model(&b, "a product above 2^64", "64 bits");
+  set_u32(&b, 4 * LAYERS, 1u << 10);
+  refuse_model(&b, "a product above 2^62", "too short");
+  free(b.at);
+}
+
+static void test_lengths(int vocab)
+{
+  bytes b = make_checkpoint(vocab);
+  engine_error error = { "" };
+  int refused = 0;
+  check(parse_model(&b, b.n, &error) == 0, "a sound checkpoint was refused: %s", error.text);
+  for (size_t n = 0; n < b.n; n++) refused += parse_model(&b, n, &error) != 0 && error.text[0];
+  check(refused == (int)b.n, "of %d truncations only %d were refused", (int)b.n, refused);
+  check(strstr(error.text, "too short") != NULL, "one byte less: '%s'", error.text);
+  parse_model(&b, 27, &error);
+  check(strstr(error.text, "header") != NULL, "27 bytes: '%s'", error.text);
+  put_bytes(&b, "x", 1);
+  refuse_model(&b, "one byte more", "too long");
+  free(b.at);
+}
+
+/* a flip in the header is refused, or changes nothing that could be read wrongly */
+static void test_header_flips(void)
+{
+  bytes b = make_checkpoint(20);
+  engine_error error;
+  int survived = 0;
+  for (int bit = 0; bit < 28 * 8; bit++) {
+    b.at[bit / 8] ^= (unsigned char)(1 << bit % 8);
+    survived += parse_model(&b, b.n, &error) == 0;
+    b.at[bit / 8] ^= (unsigned char)(1 << bit % 8);
+  }
+  check(survived == 0, "%d flips of a header bit were accepted", survived);
+  free(b.at);
+}
+
+static void test_values(void)
+{
+  static const uint32_t bad[4] = { 0x7f800000u, 0xff800000u, 0x7fc00000u, 0x7f800001u };
+  static const struct { int index; const char *name; } place[] = {
+    { 0, "embedding" }, { 320, "rms_att_weight" }, { 352, "wq" }, { 864, "wk" }, { 1120, "wv" },
+    { 1376, "wo" }, { 1888, "rms_ffn_weight" }, { 1920, "w1" }, { 3072, "w2" }, { 4224, "w3" },
+    { 5376, "rms_final_weight" }, { 5456, "head" }
+  };
+  for (size_t p = 0; p < sizeof place / sizeof place[0]; p++)
+    for (int i = 0; i < 4; i++) {
+      bytes b = make_checkpoint(-20);
+      set_u32(&b, 28 + 4 * (size_t)place[p].index, bad[i]);
+      refuse_model(&b, "a value that is not finite", place[p].name);
+      free(b.at);
+    }
+}
+
+/* ==== tokenizers that must be refused ==== */
+
+static int parse_tokenizer(const bytes *b, size_t n, engine_error *error)
+{
+  tokenizer t;
+  unsigned char *copy = exact_copy(b, n);
+  int bad = tokenizer_parse(&t, copy, n, N_TOKENS, error);
+  free(copy);
+  if (!bad) tokenizer_free(&t);
+  return bad;
+}
+
+static void refuse_tokenizer(size_t at, uint32_t value, const char *what, const char *words)
+{
+  bytes b = make_tokenizer();
+  engine_error error = { "" };
+  set_u32(&b, at, value);
+  int bad = parse_tokenizer(&b, b.n, &error);
+  check(bad && strstr(error.text, words), "%s: expected '%s', got %s '%s'", what, words,
+        bad ? "a refusal" : "no refusal", error.text);
+  free(b.at);
+}
+
+static void test_tokenizer_fields(void)
+{
+  refuse_tokenizer(0, 0, "longest 0", "longest");
+  refuse_tokenizer(0, 0xffffffffu, "longest -1", "longest");
+  refuse_tokenizer(0, 0x7fffffffu, "longest huge", "longest");
+  refuse_tokenizer(0, 3, "a name longer than the longest", "promised at most 3");
+  refuse_tokenizer(4, 0x7fc00000u, "score NaN", "score of token 0");
+  refuse_tokenizer(4, 0xff800000u, "score -infinity", "score of token 0");
+  refuse_tokenizer(8, 0xffffffffu, "length -1", "negative");
+  refuse_tokenizer(8, 0x80000000u, "length most negative", "negative");
+  refuse_tokenizer(8, 0x7fffffffu, "length huge", "promised at most 7");
+  refuse_tokenizer(8, 6, "length off by one", "");
+
+  size_t byte_0 = 4 + (8 + 5) + (8 + 5) + (8 + 6) + 8; /* where the name "<0x00>" starts */
+  refuse_tokenizer(byte_0 + 2, 0x3e312d78u, "the byte <0x-1>", "spells none");
+  refuse_tokenizer(byte_0 + 2, 0x3e473078u, "the byte <0x0G>", "spells none");
+  refuse_tokenizer(byte_0 + 2, 0x3e663078u, "the byte <0x0f>", "spells none");
+}
+
+static void test_tokenizer_lengths(void)
+{
+  bytes b = make_tokenizer();
+  engine_error error = { "" };
+  int refused = 0, score = 0, length = 0, name = 0;
+  check(parse_tokenizer(&b, b.n, &error) == 0, "a sound tokenizer was refused: %s", error.text);
+  for (size_t n = 0; n < b.n; n++) {
+    refused += parse_tokenizer(&b, n, &error) != 0;
+    score += strstr(error.text, "before the score") != NULL;
+    length += strstr(error.text, "before the length") != NULL;
+    name += strstr(error.text, "inside the name") != NULL;
+  }
+  check(refused == (int)b.n, "of %d truncations only %d were refused", (int)b.n, refused);
+  check(score == 4 * N_TOKENS && length == 4 * N_TOKENS && name > 0,
+        "truncations in scores %d, lengths %d, names %d", score, length, name);
+  put_bytes(&b, "x", 1);
+  check(parse_tokenizer(&b, b.n, &error) && strstr(error.text, "more than"),
+        "one byte more: '%s'", error.text);
+  free(b.at);
+}
+
+static void test_tokenizer_flips(void)
+{
+  bytes b = make_tokenizer();
+  engine_error error;
+  int tried = 0;
+  for (size_t bit = 0; bit < 8 * b.n; bit++) {
+    b.at[bit / 8] ^= (unsigned char)(1 << bit % 8);
+    tried += parse_tokenizer(&b, b.n, &error) <= 0;
+    b.at[bit / 8] ^= (unsigned char)(1 << bit % 8);
+  }
+  check(tried == (int)(8 * b.n), "flips of a tokenizer's bits");
+  free(b.at);
+}
+
+/* ==== files and memory that fail ==== */
+
+static const char *const scratch_path = "engine_test.tmp";
+
+static int write_file(const bytes *b)
+{
+  FILE *out = fopen(scratch_path, "wb");
+  if (!out) return -1;
+  size_t written = fwrite(b->at, 1, b->n, out);
+  return fclose(out) || written != b->n ? -1 : 0;
+}
+
+static void test_files(void)
+{
+  model m;
+  tokenizer t;
+  engine_error error = { "" };
+  check(model_load(&m, "no/such/file", &error) && strstr(error.text, "no/such/file"),
+        "a missing file: '%s'", error.text);
+  check(model_load(&m, ".", &error) != 0, "a folder was read as a model");
+  check(tokenizer_load(&t, "no/such/file", 300, &error) != 0, "a missing tokenizer was read");
+  check(tokenizer_parse(&t, (const unsigned char *)"", 0, 2, &error) != 0, "vocabulary of 2");
+  check(tokenizer_parse(&t, (const unsigned char *)"", 0, INT32_MAX, &error) != 0,
+        "vocabulary of 2^31 - 1");
+}
+
+/* one whole life of the engine; 0 when all of it succeeded */
+static int live(void)
+{
+  model m;
+  tokenizer t;
+  engine e;
+  engine_error error = { "" };
+  size_t n = 0;
+  if (model_load(&m, scratch_path, &error)) return -1;
+  bytes b = make_tokenizer();
+  int bad = tokenizer_parse(&t, b.at, b.n, N_TOKENS, &error);
+  free(b.at);
+  if (!bad) {
+    int *tokens = tokenizer_encode(&t, "abab cab", 8, &n, &error);
+    bad = tokens ? engine_init(&e, &m, 4, &error) : -1;
+    if (!bad) engine_free(&e);
+    free(tokens);
+    tokenizer_free(&t);
+  }
+  model_free(&m);
+  return bad;
+}
+
+static void test_failing_allocations(void)
+{
+  bytes b = make_checkpoint(20);
+  long n = 1;
+  need(write_file(&b) == 0, "the scratch file cannot be written");
+  free(b.at);
+  for (int bad = 1; bad && n < 100; n++) {
+    allocations = 0;
+    failing_allocation = n;
+    bad = live();
+    check((bad != 0) == (allocations >= n), "allocation %ld: failed %d", n, bad);
+  }
+  failing_allocation = 0;
+  check(n > 8 && n < 100, "%ld allocations were made to fail", n - 2);
+  remove(scratch_path);
+}
+
+/* ==== encode and decode ==== */
+
+/* llama2.c's way: look through the whole text for the best pair, merge it, begin again */
+static int naive_merge(const tokenizer *t, int *tokens, int n)
+{
+  for (;;) {
+    int best = -1, best_at = -1;
+    for (int i = 0; i + 1 < n; i++) {
+      const tokenizer_piece *a = &t->pieces[tokens[i]], *b = &t->pieces[tokens[i + 1]];
+      for (int id = 0; id < t->vocab_size; id++) {
+        const tokenizer_piece *p = &t->pieces[id];
+        float best_score = best < 0 ? -1e10f : t->pieces[best].score;
+        if (p->name_len == a->name_len + b->name_len && p->score > best_score &&
+            memcmp(p->name, a->name, (size_t)a->name_len) == 0 &&
+            memcmp(p->name + a->name_len, b->name, (size_t)b->name_len) == 0) {
+          best = id;
+          best_at = i;
+        }
+      }
+    }
+    if (best < 0) return n;
+    tokens[best_at] = best;
+    n--;
+    for (int i = best_at + 1; i < n; i++) tokens[i] = tokens[i + 1];
+  }
+}
+
+static int naive_encode(const tokenizer *t, const char *text, int n, int *tokens)
+{
+  int count = 0;
+  tokens[count++] = TOKEN_BOS;
+  if (n > 0) tokens[count++] = 3 + 256; /* the space */
+  for (int i = 0, len; i < n; i += len) {
+    int found = -1;
+    for (len = 1; len < 4 && i + len < n && ((unsigned char)text[i + len] & 0xc0) == 0x80;) len++;
+    for (int id = 0; id < t->vocab_size && found < 0; id++)
+      if (t->pieces[id].name_len == len && memcmp(t->pieces[id].name, text + i, (size_t)len) == 0)
+        found = id;
+    if (found >= 0) tokens[count++] = found;
+    for (int b = 0; found < 0 && b < len; b++) tokens[count++] = 3 + (unsigned char)text[i + b];
+  }
+  return 1 + naive_merge(t, tokens + 1, count - 1);
+}
+
+static int random_text(char *text)
+{
+  static const char *const parts[] = {
+    "a", "b", "c", " ", "ab", "\xc3\xa9", "\xe2\x82\xac", "\x80", "\xff", "\n", "<", "never"
+  };
+  int n = 0, count = (int)(random_u32() % 40);
+  for (int i = 0; i < count; i++) {
+    const char *part = parts[random_u32() % 12];
+    memcpy(text + n, part, strlen(part));
+    n += (int)strlen(part);
+    if (random_u32() % 30 == 0) text[n++] = 0;
+  }
+  return n;
+}
+
+static int decodes_to(const tokenizer *t, const int *tokens, size_t count, const char *text, int n)
+{
+  int at = 0, len;
+  for (size_t i = 1; i < count; i++) {
+    const unsigned char *piece = tokenizer_decode(t, tokens[i - 1], tokens[i], &len);
+    if (at + len > n || memcmp(text + at, piece, (size_t)len)) return 0;
+    at += len;
+  }
+  return at == n;
+}
+
+static void test_encode(void)
+{
+  int different = 0, broken = 0;
+  for (int round = 0; round < 300; round++) {
+    tokenizer t;
+    engine_error error;
+    char text[400];
+    int expected[500], n = random_text(text);
+    size_t count = 0;
+    bytes b = make_tokenizer();
+    need(tokenizer_parse(&t, b.at, b.n, N_TOKENS, &error) == 0, error.text);
+    int *tokens = tokenizer_encode(&t, text, (size_t)n, &count, &error);
+    need(tokens != NULL, error.text);
+    int expected_count = naive_encode(&t, text, n, expected);
+    different += count != (size_t)expected_count ||
+                 memcmp(tokens, expected, count * sizeof *tokens) != 0;
+    broken += !decodes_to(&t, tokens, count, text, n);
+    free(tokens);
+    tokenizer_free(&t);
+    free(b.at);
+  }
+  check(different == 0, "%d of 300 texts were merged in another order than llama2.c's", different);
+  check(broken == 0, "%d of 300 texts came back different", broken);
+}
+
+static void test_encode_long(void)
+{
+  enum { N = 1000000 };
+  tokenizer t;
+  engine_error error;
+  size_t count = 0;
+  bytes b = make_tokenizer();
+  char *text = malloc(N);
+  need(text != NULL, "no memory");
+  need(tokenizer_parse(&t, b.at, b.n, N_TOKENS, &error) == 0, error.text);
+  for (int i = 0; i < N; i++) text[i] = "aab c"[random_u32() % 5];
+  int *tokens = tokenizer_encode(&t, text, N, &count, &error);
+  check(tokens && decodes_to(&t, tokens, count, text, N), "a megabyte came back different");
+  free(tokens);
+  check(!tokenizer_encode(&t, text, (size_t)1 << 40, &count, &error), "2^40 bytes were encoded");
+  free(text);
+  free(b.at);
+  tokenizer_free(&t);
+}
+
+static void test_unknown_bytes(void)
+{
+  tokenizer t;
+  engine_error error;
+  size_t count = 0;
+  bytes b = { NULL, 0, 0 };
+  put_u32(&b, 5);
+  put_piece(&b, 0, "<unk>");
+  put_piece(&b, 0, "<s>");
+  put_piece(&b, 0, "</s>");
+  put_piece(&b, 0, "a");
+  need(tokenizer_parse(&t, b.at, b.n, 4, &error) == 0, error.text);
+  int *tokens = tokenizer_encode(&t, "a\xff", 2, &count, &error);
+  check(tokens && count == 3 && tokens[1] == 3 && tokens[2] == TOKEN_UNKNOWN,
+        "a byte without a piece is not unknown");
+  free(tokens);
+  free(b.at);
+  tokenizer_free(&t);
+}
+
+/* ==== the forward pass ==== */
+
+static void test_matrix(void)
+{
+  static const int shapes[][2] = { {1, 1}, {31, 5}, {32, 7}, {33, 64}, {64, 3}, {172, 64} };
+  static float values[172 * 64], x[3 * 64], y[3 * 172], row[64];
+  for (int s = 0; s < 6; s++) {
+    matrix w = { shapes[s][0], shapes[s][1], values };
+    int wrong = 0;
+    static float plain[172 * 64];
+    for (int r = 0; r < w.rows; r++) {
+      for (int i = 0; i < w.cols; i++) plain[r * w.cols + i] = random_float();
+      matrix_set_row(&w, r, plain + r * w.cols);
+    }
+    for (int i = 0; i < 3 * w.cols; i++) x[i] = random_float();
+    matrix_apply(&w, 3, x, y);
+    for (int i = 0; i < 3 * w.rows; i++) {
+      double sum = 0;
+      for (int j = 0; j < w.cols; j++)
+        sum += (double)plain[i % w.rows * w.cols + j] * (double)x[i / w.rows * w.cols + j];
+      wrong += sum - (double)y[i] > 1e-5 || sum - (double)y[i] < -1e-5;
+    }
+    for (int r = 0; r < w.rows; r++) {
+      matrix_row(&w, r, row);
+      wrong += memcmp(row, plain + r * w.cols, (size_t)w.cols * sizeof(float)) != 0;
+    }
+    check(wrong == 0, "matrix %d x %d: %d values differ", w.rows, w.cols, wrong);
+  }
+}
+
+/* one run of a model over a text, with everything it needs */
+typedef struct run {
+  engine e;
+  longctx *context;
+  void *memory;
+  float *logits;  /* [max_batch][vocab_size] */
+} run;
+
+static void run_start(run *r, const model *m, int window, int sinks, int positions, int batch)
+{
+  engine_error error = { "" };
+  longctx_desc desc = engine_desc(m, window);
+  desc.sinks = sinks;
+  desc.positions = positions;
+  desc.max_batch = batch;
+  size_t size = longctx_size(&desc);
+  need(size > 0, "a desc is refused");
+  r->memory = malloc(size);
+  r->context = longctx_init(r->memory, size, &desc);
+  r->logits = malloc((size_t)batch * (size_t)m->vocab_size * sizeof(float));
+  need(r->context && r->logits, "no context");
+  need(engine_init(&r->e, m, batch, &error) == 0, error.text);
+}
+
+static void run_step(run *r, const int *tokens, int n)
+{
+  int code = engine_forward(&r->e, r->context, tokens, n, r->logits, n);
+  if (!code) code = longctx_commit(r->context, n);
+  need(code == 0, longctx_error(code));
+}
+
+static void run_end(run *r)
+{
+  engine_free(&r->e);
+  free(r->memory);
+  free(r->logits);
+}
+
+static void chunk_logits(const model *m, const int *tokens, int n, int chunk, int positions,
+                         float *logits)
+{
+  run r;
+  run_start(&r, m, 12, 2, positions, chunk);
+  for (int i = 0; i < n; i += chunk) {
+    int now = n - i < chunk ? n - i : chunk;
+    run_step(&r, tokens + i, now);
+    memcpy(logits + (size_t)i * (size_t)m->vocab_size, r.logits,
+           (size_t)now * (size_t)m->vocab_size * sizeof(float));
+  }
+  run_end(&r);
+}
+
+static void test_chunks(void)
+{
+  enum { N = 100, VOCABULARY = 40 };
+  static const int chunks[] = { 2, 3, 7, 16, 64, 100 };
+  static float one[N * VOCABULARY], many[N * VOCABULARY];
+  model m;
+  engine_error error;
+  int tokens[N];
+  bytes b = make_checkpoint(-VOCABULARY);
+  need(model_parse(&m, b.at, b.n, &error) == 0, error.text);
+  for (int i = 0; i < N; i++) tokens[i] = (int)(random_u32() % VOCABULARY);
+  for (int positions = LONGCTX_POS_CACHE; positions <= LONGCTX_POS_TEXT; positions++) {
+    chunk_logits(&m, tokens, N, 1, positions, one);
+    for (size_t c = 0; c < sizeof chunks / sizeof chunks[0]; c++) {
+      chunk_logits(&m, tokens, N, chunks[c], positions, many);
+      check(memcmp(one, many, sizeof one) == 0, "chunks of %d give other logits, positions %d",
+            chunks[c], positions);
+    }
+  }
+  model_free(&m);
+  free(b.at);
+}
+
+static void test_forward_arguments(void)
+{
+  model m;
+  engine_error error;
+  run r;
+  int tokens[3] = { 1, 2, 3 }, too_large[1] = { 20 }, negative[1] = { -1 };
+  float last[20];
+  bytes b = make_checkpoint(20);
+  need(model_parse(&m, b.at, b.n, &error) == 0, error.text);
+  run_start(&r, &m, 8, 0, LONGCTX_POS_CACHE, 3);
+  check(engine_forward(&r.e, r.context, too_large, 1, r.logits, 1) < 0, "token 20 of 20");
+  check(engine_forward(&r.e, r.context, negative, 1, r.logits, 1) < 0, "token -1");
+  check(engine_forward(&r.e, r.context, tokens, 0, r.logits, 0) < 0, "no tokens");
+  check(engine_forward(&r.e, r.context, tokens, 4, r.logits, 0) < 0, "more than max_batch");
+  check(engine_forward(&r.e, r.context, tokens, 2, r.logits, 3) < 0, "more logits than tokens");
+  check(engine_forward(&r.e, r.context, tokens, 3, NULL, 0) == 0, "no logits");
+  check(engine_forward(&r.e, r.context, tokens, 3, last, 1) == 0, "the last logits");
+  check(engine_forward(&r.e, r.context, tokens, 3, r.logits, 3) == 0, "all logits");
+  check(memcmp(last, r.logits + 40, sizeof last) == 0, "the last of all logits are others");
+  check(longctx_position(r.context) == 0, "a forward pass moved time");
+  run_end(&r);
+  check(engine_init(&r.e, &m, 0, &error) != 0, "an engine for batches of 0");
+  model_free(&m);
+  free(b.at);
+}
+
+/* ==== against an independent evaluator ==== */
+
+static char shared_path[4096];
+
+static const char *shared(const char *name)
+{
+  static char path[5000];
+  snprintf(path, sizeof path, "%s/%s", shared_path, name);
+  return path;
+}
+
+static char *shared_text(const char *name, size_t *n)
+{
+  engine_error error;
+  unsigned char *text = file_read(shared(name), n, &error);
+  need(text != NULL, error.text);
+  return (char *)text;
+}
+
+static void load_shared(model *m, tokenizer *t, const char *name)
+{
+  engine_error error = { "" };
+  need(model_load(m, shared(name), &error) == 0, error.text);
+  const char *path = shared("models/stories260K/tok512.bin");
+  need(tokenizer_load(t, path, m->vocab_size, &error) == 0, error.text);
+}
+
+static void test_greedy(void)
+{
+  model m;
+  tokenizer t;
+  run r;
+  size_t n, at = 0;
+  char *golden = shared_text("golden/stories260K.greedy.txt", &n);
+  if (n > 0 && golden[n - 1] == '\n') n--; /* the file's own end */
+  int same = 1, token = TOKEN_BOS;
+  load_shared(&m, &t, "models/stories260K/stories260K.bin");
+  run_start(&r, &m, m.trained_len, 0, LONGCTX_POS_CACHE, 1);
+  while (same && at < n) {
+    int len, previous = token;
+    run_step(&r, &token, 1);
+    token = logits_argmax(r.logits, m.vocab_size);
+    const unsigned char *text = tokenizer_decode(&t, previous, token, &len);
+    if (at + (size_t)len > n) len = (int)(n - at);
+    same = memcmp(golden + at, text, (size_t)len) == 0;
+    at += (size_t)len;
+  }
+  check(same, "greedy text differs at byte %d", (int)at);
+  run_end(&r);
+  free(golden);
+  tokenizer_free(&t);
+  model_free(&m);
+}
+
+static void test_golden_ids(void)
+{
+  model m;
+  tokenizer t;
+  engine_error error;
+  size_t text_n, ids_n, count = 0;
+  load_shared(&m, &t, "models/stories260K/stories260K.bin");
+  char *text = shared_text("text/tinystories_sample.txt", &text_n);
+  char *ids = shared_text("golden/stories260K.ids.i32", &ids_n);
+  int *tokens = tokenizer_encode(&t, text, text_n, &count, &error), same = count > 4097;
+  cursor c = { (unsigned char *)ids, ids_n };
+  for (int i = 0; same && i < 4097; i++) {
+    int32_t id = -1;
+    same = take_i32(&c, &id) == 0 && id == tokens[i];
+  }
+  check(same, "the tokens of the golden text differ");
+  check(tokens && decodes_to(&t, tokens, count, text, (int)text_n), "its text came back different");
+  free(tokens);
+  free(ids);
+  free(text);
+  tokenizer_free(&t);
+  model_free(&m);
+}
+
+typedef struct golden {
+  const char *model, *file;
+  int sinks, window, positions;
+} golden;
+
+/* compares the losses of a run with the lines "token_index,token_id,nll" of a golden file */
+static void test_golden(const golden *g)
+{
+  model m;
+  tokenizer t;
+  run r;
+  size_t n;
+  char *csv = shared_text(g->file, &n), *line = strchr(csv, '\n');
+  int token = TOKEN_BOS, lines = 0;
+  double worst = 0, mean = 0, golden_mean = 0;
+  load_shared(&m, &t, g->model);
+  run_start(&r, &m, g->window, g->sinks, g->positions, 1);
+  for (; line && line[1]; line = strchr(line + 1, '\n'), lines++) {
+    int index, next;
+    double nll;
+    if (sscanf(line + 1, "%d,%d,%lf", &index, &next, &nll) != 3) break;
+    run_step(&r, &token, 1);
+    double ours = logits_nll(r.logits, m.vocab_size, next), off = fabs(ours - nll);
+    if (off > worst) worst = off;
+    mean += ours;
+    golden_mean += nll;
+    token = next;
+  }
+  double off = lines ? fabs(mean - golden_mean) / lines : 1;
+  check(lines >= 300 && worst <= 2e-3 && off <= 1e-4,
+        "%s: %d tokens, worst %.2e, mean off by %.2e", g->file, lines, worst, off);
+  if (lines >= 300 && worst <= 2e-3 && off <= 1e-4)
+    printf("%-40s %5d tokens, worst %.1e, mean off by %.1e\n", g->file, lines, worst, off);
+  run_end(&r);
+  free(csv);
+  tokenizer_free(&t);
+  model_free(&m);
+}
+
+/* W in a file's name counts the token itself, as window does in longctx.h. Dense: a window that
+   holds the whole text. */
+static const golden goldens[] = {
+  { "models/stories260K/stories260K.bin", "golden/stories260K.dense.S0.W0.csv",
+    0, 601, LONGCTX_POS_CACHE },
+  { "models/stories260K/stories260K.bin", "golden/stories260K.window.S0.W64.csv",
+    0, 64, LONGCTX_POS_CACHE },
+  { "models/stories260K/stories260K.bin", "golden/stories260K.inpos.S4.W60.csv",
+    4, 60, LONGCTX_POS_CACHE },
+  { "models/stories260K/stories260K.bin", "golden/stories260K.inpos.S4.W252.csv",
+    4, 252, LONGCTX_POS_CACHE },
+  { "models/stories260K/stories260K.bin", "golden/stories260K.abs.S4.W60.csv",
+    4, 60, LONGCTX_POS_TEXT },
+  { "models/sink260k/sink260k.bin", "golden/sink260k.dense.S0.W0.csv",
+    0, 601, LONGCTX_POS_CACHE },
+  { "models/sink260k/sink260k.bin", "golden/sink260k.window.S0.W64.csv",
+    0, 64, LONGCTX_POS_CACHE },
+  { "models/sink260k/sink260k.bin", "golden/sink260k.inpos.S1.W63.csv",
+    1, 63, LONGCTX_POS_CACHE },
+};
+
+static void test_shared(int argc, char **argv)
+{
+  const char *path = argc > 1 ? argv[1] : getenv("LONGCTX_SHARED");
+  snprintf(shared_path, sizeof shared_path, "%s", path ? path : "../shared/data");
+  FILE *probe = fopen(shared("golden/stories260K.greedy.txt"), "rb");
+  if (!probe) {
+    skip("golden greedy text", "no reference data");
+    skip("golden token numbers", "no reference data");
+    skip("golden losses", "no reference data");
+    return;
+  }
+  fclose(probe);
+  test_greedy();
+  test_golden_ids();
+  for (size_t i = 0; i < sizeof goldens / sizeof goldens[0]; i++) test_golden(&goldens[i]);
+}
+
+int main(int argc, char **argv)
+{
+  test_header_fields();
+  test_products();
+  test_lengths(20);
+  test_lengths(-20);
+  test_header_flips();
+  test_values();
+  test_tokenizer_fields();
+  test_tokenizer_lengths();
+  test_tokenizer_flips();
+  test_files();
+  test_failing_allocations();
+  test_encode();
+  test_encode_long();
+  test_unknown_bytes();
+  test_matrix();
+  test_chunks();
+  test_forward_arguments();
+  test_shared(argc, argv);
+  if (skipped) printf("%d skipped\n", skipped);
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed > 0;
+}
