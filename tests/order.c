@@ -1,0 +1,309 @@
+/* order.c: every misuse has its code, and changes nothing: not one byte of the block. */
+#include "text.h"
+
+#include <limits.h>
+
+enum { LAYERS = 3, TOKENS = 40, BATCH = 4 };
+
+/* Three layers, the last one reads the first one's rows. */
+static longctx_desc three_layers(longctx_layer *layers)
+{
+  longctx_desc d = longctx_desc_make(LAYERS, 4, 2, 8, 6);
+  int l;
+  d.sinks = 2;
+  d.max_batch = BATCH;
+  d.max_threads = 3;
+  for (l = 0; l < LAYERS; l++) layers[l] = longctx_layer_make(&d);
+  layers[2].kv_from = 0;
+  d.layers = layers;
+  return d;
+}
+
+/* A context in some condition, and a picture of its block to compare with. */
+typedef struct subject { longctx *lc; void *picture; size_t bytes; text x; float *out; } subject;
+
+static void take_picture(subject *s)
+{
+  memcpy(s->picture, (const void *)s->lc, s->bytes);
+}
+
+static subject make_subject(const longctx_desc *d, int tokens)
+{
+  subject s;
+  s.x = text_make(d, TOKENS, 3);
+  s.lc = t_new(d);
+  s.bytes = longctx_size(d);
+  s.picture = t_memory(s.bytes);
+  s.out = text_out(&s.x);
+  text_run(s.lc, &s.x, 0, tokens, 1, s.out);
+  take_picture(&s);
+  return s;
+}
+
+static void free_subject(subject *s)
+{
+  free(s->lc);
+  free(s->picture);
+  free(s->out);
+  text_free(&s->x);
+}
+
+/* The call gave this code, and the block is what it was. */
+#define REFUSED(s, call, code)                            \
+  do {                                                    \
+    t_case("%s", #call);                                  \
+    CHECK_EQ(call, code);                                 \
+    CHECK_SAME((s)->picture, (const void *)(s)->lc, (s)->bytes); \
+  } while (0)
+
+/* ---- arguments ------------------------------------------------------------------------------- */
+
+static void test_attend_arguments(subject *s)
+{
+  longctx *lc = s->lc;
+  const float *q = s->x.q, *k = s->x.k, *v = s->x.v;
+  float *out = s->out;
+  REFUSED(s, longctx_attend(NULL, 0, 1, q, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 0, 1, NULL, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 0, 1, q, k, v, NULL), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 0, 1, q, NULL, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 0, 1, q, k, NULL, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, -1, 1, q, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, LAYERS, 1, q, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, INT_MAX, 1, q, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, INT_MIN, 1, q, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 0, -1, q, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 0, INT_MIN, q, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 0, BATCH + 1, q, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 0, INT_MAX, q, k, v, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 0, BATCH + 1, q, NULL, NULL, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend(lc, 2, 1, q, k, v, out), LONGCTX_E_ARG);      /* it reads layer 0's  */
+  REFUSED(s, longctx_attend(lc, 0, 0, q, k, v, out), LONGCTX_OK);         /* nothing to do       */
+  REFUSED(s, longctx_attend(lc, 2, 0, q, NULL, NULL, out), LONGCTX_OK);
+}
+
+static void test_part_arguments(subject *s)
+{
+  longctx *lc = s->lc;
+  const float *q = s->x.q, *k = s->x.k, *v = s->x.v;
+  float *out = s->out;
+  REFUSED(s, longctx_attend_part(NULL, 0, 1, q, k, v, out, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, NULL, k, v, out, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, q, NULL, v, out, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, q, k, NULL, out, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, q, k, v, NULL, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, LAYERS, 1, q, k, v, out, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, -1, 1, q, k, v, out, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, BATCH + 1, q, k, v, out, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, -1, q, k, v, out, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, q, k, v, out, -1, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, q, k, v, out, 2, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, q, k, v, out, 0, 0), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, q, k, v, out, 0, -1), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, q, k, v, out, INT_MAX, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 2, 1, q, k, v, out, 0, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_join(NULL, 0, 1, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_join(lc, -1, 1, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_join(lc, LAYERS, 1, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_join(lc, 0, -1, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_join(lc, 0, BATCH + 1, out), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_join(lc, 0, 1, NULL), LONGCTX_E_ARG);
+}
+
+static void test_other_arguments(subject *s)
+{
+  static const float logits[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
+  static const float wrong[4] = { 0.0f, NAN, 0.0f, 0.0f };
+  longctx *lc = s->lc;
+  int isa = 0;
+  while (longctx_isa_name(isa) != NULL) isa++;
+  REFUSED(s, longctx_commit(NULL, 1), LONGCTX_E_ARG);
+  REFUSED(s, longctx_commit(lc, -1), LONGCTX_E_ARG);
+  REFUSED(s, longctx_commit(lc, INT_MIN), LONGCTX_E_ARG);
+  REFUSED(s, longctx_set_sink_logits(NULL, 0, logits), LONGCTX_E_ARG);
+  REFUSED(s, longctx_set_sink_logits(lc, -1, logits), LONGCTX_E_ARG);
+  REFUSED(s, longctx_set_sink_logits(lc, LAYERS, logits), LONGCTX_E_ARG);
+  REFUSED(s, longctx_set_sink_logits(lc, 0, wrong), LONGCTX_E_ARG);
+  REFUSED(s, longctx_seek(lc, -1), LONGCTX_E_ARG);
+  REFUSED(s, longctx_seek(NULL, 1), LONGCTX_E_ARG);
+  REFUSED(s, longctx_set_isa(NULL, 0), LONGCTX_E_ARG);
+  REFUSED(s, longctx_set_isa(lc, isa), LONGCTX_E_ISA);
+  REFUSED(s, longctx_set_isa(lc, -1), LONGCTX_E_ISA);
+  REFUSED(s, longctx_set_isa(lc, INT_MAX), LONGCTX_E_ISA);
+  REFUSED(s, longctx_set_isa(lc, INT_MIN), LONGCTX_E_ISA);
+}
+
+/* ---- order ----------------------------------------------------------------------------------- */
+
+/* Nothing attended since the last commit. */
+static void test_order_closed(subject *s)
+{
+  longctx *lc = s->lc;
+  const float *q = s->x.q;
+  float *out = s->out;
+  REFUSED(s, longctx_commit(lc, 1), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_attend(lc, 0, 1, q, NULL, NULL, out), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_attend(lc, 2, 1, q, NULL, NULL, out), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_attend_part(lc, 0, 1, q, NULL, NULL, out, 0, 2), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_attend_join(lc, 0, 1, out), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_commit(lc, 0), LONGCTX_OK);         /* there is nothing to drop               */
+}
+
+/* One layer after another: commit waits for every layer that writes, with enough rows. */
+static void test_order_layers(subject *s)
+{
+  longctx *lc = s->lc;
+  const float *q = s->x.q, *k = s->x.k, *v = s->x.v;
+  float *out = s->out;
+  int64_t t = longctx_position(lc);
+  CHECK_EQ(longctx_attend(lc, 0, 3, q, k, v, out), LONGCTX_OK);
+  take_picture(s);
+  REFUSED(s, longctx_commit(lc, 1), LONGCTX_E_ORDER);  /* layer 1 is missing                     */
+  REFUSED(s, longctx_attend(lc, 1, 1, q, NULL, NULL, out), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_attend(lc, 0, 4, q, NULL, NULL, out), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_attend(lc, 2, 4, q, NULL, NULL, out), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_attend(lc, 1, 2, q, k, v, out), LONGCTX_OK);
+  take_picture(s);
+  REFUSED(s, longctx_commit(lc, 3), LONGCTX_E_ORDER);  /* layer 1 has two rows only              */
+  REFUSED(s, longctx_commit(lc, 4), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_position(lc), t);
+  CHECK_EQ(longctx_commit(lc, 2), LONGCTX_OK);         /* layer 2 does not hold it up            */
+  CHECK_EQ(longctx_position(lc), t + 2);
+}
+
+/* A second, shorter attend replaces the first one's rows: there are fewer now. */
+static void test_order_shorter(subject *s)
+{
+  longctx *lc = s->lc;
+  const float *q = s->x.q, *k = s->x.k, *v = s->x.v;
+  float *out = s->out;
+  CHECK_EQ(longctx_attend(lc, 0, 4, q, k, v, out), LONGCTX_OK);
+  CHECK_EQ(longctx_attend(lc, 1, 4, q, k, v, out), LONGCTX_OK);
+  CHECK_EQ(longctx_attend(lc, 1, 2, q, k, v, out), LONGCTX_OK);
+  take_picture(s);
+  REFUSED(s, longctx_commit(lc, 4), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_attend(lc, 1, 3, q, NULL, NULL, out), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_attend(lc, 1, 2, q, NULL, NULL, out), LONGCTX_OK);
+  CHECK_EQ(longctx_commit(lc, 2), LONGCTX_OK);
+}
+
+static void test_order_seek(subject *s)
+{
+  longctx *lc = s->lc;
+  REFUSED(s, longctx_seek(lc, 0), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_seek(lc, longctx_position(lc)), LONGCTX_E_ORDER);
+}
+
+/* ---- parts ----------------------------------------------------------------------------------- */
+
+static void test_order_parts(subject *s)
+{
+  longctx *lc = s->lc;
+  const float *q = s->x.q, *k = s->x.k, *v = s->x.v;
+  float *out = s->out;
+  CHECK_EQ(longctx_attend(lc, 1, 2, q, k, v, out), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 1, 3), LONGCTX_OK);
+  take_picture(s);
+  REFUSED(s, longctx_commit(lc, 2), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_attend_join(lc, 0, 2, out), LONGCTX_E_ORDER);        /* two parts missing   */
+  REFUSED(s, longctx_attend_join(lc, 1, 2, out), LONGCTX_E_ORDER);        /* no parts there      */
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 0, 3), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 2, 3), LONGCTX_OK);
+  take_picture(s);
+  REFUSED(s, longctx_commit(lc, 2), LONGCTX_E_ORDER);                     /* not joined yet      */
+  CHECK_EQ(longctx_attend_join(lc, 0, 2, out), LONGCTX_OK);
+  take_picture(s);
+  REFUSED(s, longctx_attend_join(lc, 0, 2, out), LONGCTX_E_ORDER);        /* once                */
+  CHECK_EQ(longctx_commit(lc, 2), LONGCTX_OK);
+}
+
+/* ---- after all that -------------------------------------------------------------------------- */
+
+/* The subject has seen every misuse and still gives the bits of one that has not. */
+static void test_still_right(const longctx_desc *d)
+{
+  subject s = make_subject(d, 9), twin = make_subject(d, 9);
+  test_attend_arguments(&s);
+  test_part_arguments(&s);
+  test_other_arguments(&s);
+  test_order_closed(&s);
+  test_order_seek(&s);
+  text_run(s.lc, &s.x, 9, TOKENS, 3, s.out);
+  text_run(twin.lc, &twin.x, 9, TOKENS, 3, twin.out);
+  t_case("still right");
+  CHECK_SAME(s.out, twin.out, sizeof(float) * text_out_floats(&s.x));
+  free_subject(&s);
+  free_subject(&twin);
+}
+
+static void test_all_orders(const longctx_desc *d)
+{
+  int tokens;
+  for (tokens = 0; tokens < 22; tokens += 7) {
+    subject s = make_subject(d, tokens);
+    test_order_layers(&s);
+    free_subject(&s);
+    s = make_subject(d, tokens);
+    test_order_shorter(&s);
+    free_subject(&s);
+    s = make_subject(d, tokens);
+    test_order_parts(&s);
+    free_subject(&s);
+  }
+}
+
+/* ---- strings --------------------------------------------------------------------------------- */
+
+static void test_strings(void)
+{
+  static const int codes[] = { LONGCTX_OK, LONGCTX_E_ARG, LONGCTX_E_DESC, LONGCTX_E_SPACE,
+                               LONGCTX_E_ORDER, LONGCTX_E_FORMAT, LONGCTX_E_VERSION,
+                               LONGCTX_E_MISMATCH, LONGCTX_E_IO, LONGCTX_E_ISA };
+  const size_t n = sizeof codes / sizeof *codes;
+  size_t i, j;
+  t_case("strings");
+  CHECK_EQ(LONGCTX_OK, 0);
+  CHECK_EQ(LONGCTX_E_ARG, -1);
+  for (i = 0; i < n; i++) {
+    CHECK(longctx_error(codes[i]) != NULL && longctx_error(codes[i])[0] != '\0');
+    for (j = 0; j < i; j++) {
+      CHECK(codes[i] != codes[j] && codes[i] < 0);
+      CHECK(strcmp(longctx_error(codes[i]), longctx_error(codes[j])) != 0);
+    }
+  }
+  CHECK(longctx_error(1) != NULL);
+  CHECK(longctx_error(-1000) != NULL);
+  CHECK(longctx_error(INT_MIN) != NULL);
+  CHECK(longctx_error(INT_MAX) != NULL);
+  CHECK(longctx_version() != NULL && strchr(longctx_version(), '.') != NULL);
+  CHECK(longctx_isa_name(-1) == NULL);
+  CHECK(longctx_isa_name(0) != NULL);
+  CHECK(longctx_isa_name(INT_MAX) == NULL);
+}
+
+static void test_isa(const longctx_desc *d)
+{
+  longctx *lc = t_new(d);
+  int isa, given = longctx_isa(lc), able = 0;
+  t_case("isa");
+  CHECK(longctx_isa_name(given) != NULL);
+  for (isa = 0; longctx_isa_name(isa) != NULL; isa++) {
+    int r = longctx_set_isa(lc, isa);
+    if (r == LONGCTX_OK) able++, CHECK_EQ(longctx_isa(lc), isa);
+    else CHECK_EQ(r, LONGCTX_E_ISA);
+  }
+  CHECK(able >= 1);
+  CHECK_EQ(longctx_set_isa(lc, given), LONGCTX_OK);
+  free(lc);
+}
+
+int main(void)
+{
+  longctx_layer layers[LAYERS];
+  longctx_desc d = three_layers(layers);
+  test_still_right(&d);
+  test_all_orders(&d);
+  test_strings();
+  test_isa(&d);
+  return t_done();
+}

@@ -1,0 +1,583 @@
+/* plan.c: which descriptions are good, what they cost, and that a context stays in its block. */
+#define _DEFAULT_SOURCE 1              /* MAP_ANONYMOUS                                          */
+#include "text.h"
+
+#include <limits.h>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#define HAVE_PAGES 1
+#endif
+
+static longctx_desc plain(void)
+{
+  return longctx_desc_make(2, 4, 2, 8, 12);
+}
+
+/* ---- sentences ------------------------------------------------------------------------------- */
+
+/* A bad description: a sentence that names the field, no size, no context. */
+static void refuse(const longctx_desc *d, const char *field)
+{
+  const char *why = longctx_check(d);
+  char mem[64];
+  longctx_sizes sizes;
+  t_case("%s: \"%s\"", field, why ? why : "");
+  if (!CHECK(why != NULL)) return;
+  CHECK(strstr(why, field) != NULL);
+  CHECK(strlen(why) > strlen(field) + 10);
+  CHECK_EQ(longctx_size(d), 0);
+  CHECK_EQ(longctx_measure(d, &sizes), LONGCTX_E_DESC);
+  CHECK(longctx_init(mem, sizeof mem, d) == NULL);
+}
+
+static void accept(const longctx_desc *d, const char *what)
+{
+  longctx_sizes sizes;
+  const char *why = longctx_check(d);
+  t_case("%s: \"%s\"", what, why ? why : "");
+  CHECK(why == NULL);
+  CHECK(longctx_size(d) > 0);
+  if (CHECK_EQ(longctx_measure(d, &sizes), LONGCTX_OK)) CHECK_EQ(sizes.total, longctx_size(d));
+}
+
+#define REFUSE(field, value) \
+  do { longctx_desc d = plain(); d.field = value; refuse(&d, #field); } while (0)
+#define ACCEPT(field, value) \
+  do { longctx_desc d = plain(); d.field = value; accept(&d, #field " = " #value); } while (0)
+
+static void test_bad_counts(void)
+{
+  REFUSE(n_layers, 0);
+  REFUSE(n_layers, -1);
+  REFUSE(n_layers, INT_MIN);
+  REFUSE(n_heads, 0);
+  REFUSE(n_heads, -4);
+  REFUSE(n_heads, 3);                                  /* not a multiple of n_kv_heads           */
+  REFUSE(n_heads, INT_MIN);
+  REFUSE(n_kv_heads, -1);
+  REFUSE(n_kv_heads, 3);
+  REFUSE(n_kv_heads, 8);
+  REFUSE(head_dim, 0);
+  REFUSE(head_dim, -8);
+  REFUSE(head_dim, INT_MIN);
+  REFUSE(head_dim_v, -1);
+  REFUSE(window, 0);
+  REFUSE(window, -1);
+  REFUSE(window, INT_MIN);
+  REFUSE(sinks, -1);
+  REFUSE(sinks, INT_MIN);
+  REFUSE(block, -1);
+  REFUSE(block, 5);                                    /* window 12 is not a multiple            */
+  REFUSE(block, 24);
+  REFUSE(block, INT_MAX);
+  REFUSE(max_batch, -1);
+  REFUSE(max_batch, INT_MIN);
+  REFUSE(max_threads, -1);
+  REFUSE(max_threads, INT_MIN);
+}
+
+static void test_bad_kinds(void)
+{
+  REFUSE(type_k, -1);
+  REFUSE(type_k, 4);
+  REFUSE(type_k, INT_MAX);
+  REFUSE(type_v, -1);
+  REFUSE(type_v, 4);
+  REFUSE(positions, -1);
+  REFUSE(positions, 2);
+  REFUSE(rope, -1);
+  REFUSE(rope, 3);
+  REFUSE(rope_dims, -2);
+  REFUSE(rope_dims, 3);
+  REFUSE(rope_dims, 10);                               /* head_dim is 8                          */
+  REFUSE(rope_dims, INT_MIN);
+}
+
+static void test_bad_numbers(void)
+{
+  static const double bad[4] = { 1.0, 0.1, (double)NAN, 0.01 };
+  static const double worse[4] = { 1.0, (double)INFINITY, 0.1, 0.01 };
+  REFUSE(rope_base, -1.0);
+  REFUSE(rope_base, (double)NAN);
+  REFUSE(rope_base, (double)INFINITY);
+  REFUSE(rope_mscale, (double)NAN);
+  REFUSE(rope_mscale, (double)INFINITY);
+  REFUSE(rope_freqs, bad);
+  REFUSE(rope_freqs, worse);
+  REFUSE(scale, NAN);
+  REFUSE(scale, INFINITY);
+  REFUSE(softcap, -1.0f);
+  REFUSE(softcap, NAN);
+  REFUSE(softcap, INFINITY);
+  REFUSE(alibi_max_bias, -8.0f);
+  REFUSE(alibi_max_bias, NAN);
+  REFUSE(alibi_max_bias, INFINITY);
+}
+
+#define REFUSE_LAYER(field, value)                                           \
+  do {                                                                       \
+    longctx_desc d = plain();                                                \
+    longctx_layer layers[2];                                                 \
+    layers[0] = longctx_layer_make(&d);                                      \
+    layers[1] = longctx_layer_make(&d);                                      \
+    d.layers = layers;                                                       \
+    layers[1].field = value;                                                 \
+    refuse(&d, #field);                                                      \
+  } while (0)
+
+static void test_bad_layers(void)
+{
+  static const double bad[4] = { 1.0, 0.1, (double)NAN, 0.01 };
+  REFUSE_LAYER(window, -1);
+  REFUSE_LAYER(window, INT_MIN);
+  REFUSE_LAYER(block, -1);
+  REFUSE_LAYER(block, 5);
+  REFUSE_LAYER(positions, 2);
+  REFUSE_LAYER(positions, -1);
+  REFUSE_LAYER(rope, 3);
+  REFUSE_LAYER(rope, -1);
+  REFUSE_LAYER(rope_dims, 3);
+  REFUSE_LAYER(rope_dims, 10);
+  REFUSE_LAYER(rope_dims, -2);
+  REFUSE_LAYER(rope_base, (double)NAN);
+  REFUSE_LAYER(rope_base, -3.0);
+  REFUSE_LAYER(rope_mscale, (double)INFINITY);
+  REFUSE_LAYER(rope_freqs, bad);
+  REFUSE_LAYER(scale, NAN);
+  REFUSE_LAYER(softcap, -1.0f);
+  REFUSE_LAYER(softcap, NAN);
+  REFUSE_LAYER(kv_from, -2);
+  REFUSE_LAYER(kv_from, 1);                            /* itself                                 */
+  REFUSE_LAYER(kv_from, 2);                            /* no such layer                          */
+  REFUSE_LAYER(kv_from, INT_MAX);
+}
+
+static void test_good_edges(void)
+{
+  static const double freqs[4] = { 1.0, 0.0, 0.5, 3.0 };
+  ACCEPT(n_layers, 1);
+  ACCEPT(n_heads, 2);
+  ACCEPT(n_heads, 14);
+  ACCEPT(n_kv_heads, 1);
+  ACCEPT(n_kv_heads, 4);
+  ACCEPT(head_dim, 2);
+  ACCEPT(head_dim, 576);
+  ACCEPT(head_dim_v, 1);
+  ACCEPT(head_dim_v, 576);
+  ACCEPT(window, 1);
+  ACCEPT(window, 100000);
+  ACCEPT(sinks, 1);
+  ACCEPT(sinks, 5000);
+  ACCEPT(block, 1);
+  ACCEPT(block, 12);
+  ACCEPT(block, 4);
+  ACCEPT(max_batch, 1);
+  ACCEPT(max_batch, 4096);
+  ACCEPT(max_threads, 1);
+  ACCEPT(max_threads, 64);
+  ACCEPT(type_k, LONGCTX_Q8);
+  ACCEPT(type_v, LONGCTX_Q8);
+  ACCEPT(positions, LONGCTX_POS_TEXT);
+  ACCEPT(rope, LONGCTX_ROPE_NONE);
+  ACCEPT(rope, LONGCTX_ROPE_INTERLEAVED);
+  ACCEPT(rope_dims, 2);
+  ACCEPT(rope_dims, 8);
+  ACCEPT(rope_base, 10000.0);
+  ACCEPT(rope_base, 1000000.0);
+  ACCEPT(rope_mscale, 1.25);
+  ACCEPT(rope_freqs, freqs);
+  ACCEPT(scale, 1.0f);
+  ACCEPT(softcap, 50.0f);
+  ACCEPT(alibi_max_bias, 8.0f);
+}
+
+static void test_odd_head_dim(void)
+{
+  longctx_desc d = longctx_desc_make(1, 1, 1, 1, 1);
+  d.rope = LONGCTX_ROPE_NONE;
+  accept(&d, "head_dim 1 without rope");
+  d = longctx_desc_make(1, 1, 1, 3, 5);
+  d.rope_dims = 2;
+  accept(&d, "head_dim 3, rope_dims 2");
+}
+
+/* ---- makers and getters ---------------------------------------------------------------------- */
+
+static void test_makers(void)
+{
+  longctx_desc d = longctx_desc_make(3, 8, 4, 64, 100);
+  longctx_layer a;
+  t_case("makers");
+  CHECK_EQ(d.n_layers, 3);
+  CHECK_EQ(d.n_heads, 8);
+  CHECK_EQ(d.n_kv_heads, 4);
+  CHECK_EQ(d.head_dim, 64);
+  CHECK_EQ(d.window, 100);
+  CHECK_EQ(d.rope, LONGCTX_ROPE_HALF);
+  CHECK_EQ(d.positions, LONGCTX_POS_CACHE);
+  CHECK_EQ(d.type_k, LONGCTX_F32);
+  CHECK_EQ(d.type_v, LONGCTX_F32);
+  CHECK_EQ(d.sinks, 0);
+  CHECK(d.layers == NULL && d.rope_freqs == NULL);
+  d.block = 20;
+  d.softcap = 30.0f;
+  a = longctx_layer_make(&d);
+  CHECK_EQ(a.window, 100);
+  CHECK_EQ(a.block, 20);
+  CHECK_EQ(a.rope, LONGCTX_ROPE_HALF);
+  CHECK_EQ(a.kv_from, -1);
+  CHECK_NEAR(a.softcap, 30.0, 0.0);
+}
+
+static void test_resolved(void)
+{
+  longctx_desc d = plain(), r;
+  longctx *lc = t_new(&d);
+  r = longctx_get_desc(lc);
+  t_case("resolved");
+  CHECK_EQ(r.n_layers, 2);
+  CHECK_EQ(r.head_dim_v, 8);
+  CHECK_EQ(r.block, 1);
+  CHECK_EQ(r.max_batch, 1);
+  CHECK_EQ(r.max_threads, 1);
+  CHECK_EQ(r.rope_dims, 8);
+  CHECK_NEAR(r.rope_base, 10000.0, 0.0);
+  CHECK_NEAR(r.rope_mscale, 1.0, 0.0);
+  CHECK_NEAR(r.scale, 1.0 / sqrt(8.0), 1e-7);
+  CHECK_EQ(longctx_position(lc), 0);
+  CHECK_EQ(longctx_room(lc), 1);
+  CHECK(longctx_check(&r) == NULL);
+  CHECK_EQ(longctx_size(&r), longctx_size(&d));
+  free(lc);
+}
+
+/* What the caller pointed at was copied: pointers of the resolved desc lead into the block. */
+static void test_copied(void)
+{
+  double freqs[4] = { 1.0, 0.25, 0.5, 0.125 };
+  longctx_desc d = plain(), r;
+  longctx_layer layers[2];
+  size_t bytes;
+  char *mem;
+  longctx *lc;
+  d.rope_freqs = freqs;
+  layers[0] = longctx_layer_make(&d);
+  layers[1] = longctx_layer_make(&d);
+  layers[1].window = 3;
+  d.layers = layers;
+  bytes = longctx_size(&d);
+  mem = (char *)t_memory(bytes);
+  lc = longctx_init(mem, bytes, &d);
+  t_case("copied");
+  CHECK((char *)lc == mem);
+  memset(freqs, 0, sizeof freqs);
+  memset(layers, 0, sizeof layers);
+  r = longctx_get_desc(lc);
+  if (CHECK(r.rope_freqs != NULL && (const char *)r.rope_freqs > mem &&
+            (const char *)(r.rope_freqs + 4) <= mem + bytes))
+    CHECK_NEAR(r.rope_freqs[3], 0.125, 0.0);
+  if (CHECK(r.layers != NULL && (const char *)r.layers > mem &&
+            (const char *)(r.layers + 2) <= mem + bytes)) {
+    CHECK_EQ(r.layers[0].window, 12);
+    CHECK_EQ(r.layers[1].window, 3);
+    CHECK_EQ(r.layers[1].kv_from, -1);
+  }
+  CHECK_EQ(longctx_size(&r), bytes);
+  free(mem);
+}
+
+/* ---- sizes ----------------------------------------------------------------------------------- */
+
+static long double least_bytes(const longctx_desc *d)
+{
+  static const int width[] = { 4, 2, 2, 1 };
+  long double row = (long double)d->head_dim * width[d->type_k];
+  row += (long double)(d->head_dim_v ? d->head_dim_v : d->head_dim) * width[d->type_v];
+  return row * d->n_layers * d->n_kv_heads * ((long double)d->window + d->sinks + d->max_batch);
+}
+
+static void test_overflow(void)
+{
+  static const int huge[] = { 1, 2, 64, 65536, 1 << 20, 1 << 30, INT_MAX - 1, INT_MAX };
+  uint64_t seed = 11;
+  int i, refused = 0;
+  for (i = 0; i < 20000; i++) {
+    longctx_desc d = plain();
+    size_t bytes;
+    int *field[9], f;
+    field[0] = &d.n_layers, field[1] = &d.n_heads, field[2] = &d.n_kv_heads;
+    field[3] = &d.head_dim, field[4] = &d.window, field[5] = &d.sinks, field[6] = &d.max_batch;
+    field[7] = &d.head_dim_v, field[8] = &d.max_threads;
+    for (f = 0; f < 9; f++)
+      if (t_below(&seed, 3) == 0) *field[f] = huge[t_below(&seed, 8)];
+    if (t_below(&seed, 2)) d.n_kv_heads = d.n_heads;
+    bytes = longctx_size(&d);
+    t_case("overflow %d: size %lu", i, (unsigned long)bytes);
+    if (bytes == 0) {
+      refused++;
+      CHECK(longctx_check(&d) != NULL);
+    } else {
+      CHECK((long double)bytes >= least_bytes(&d));
+    }
+  }
+  t_case("overflow, all");
+  CHECK(refused > 1000 && refused < 20000);
+}
+
+/* A window costs what it holds, give or take a tile, and a twelfth of a reason per context. */
+static void test_frugal(void)
+{
+  static const int windows[] = { 128, 256, 1000, 4096 };
+  size_t i;
+  for (i = 0; i < sizeof windows / sizeof *windows; i++) {
+    longctx_desc d = longctx_desc_make(1, 4, 4, 64, windows[i]);
+    longctx_sizes sizes;
+    t_case("window %d", windows[i]);
+    if (!CHECK_EQ(longctx_measure(&d, &sizes), LONGCTX_OK)) continue;
+    CHECK((long double)sizes.window >= least_bytes(&d));
+    CHECK((long double)sizes.window <= 1.3L * least_bytes(&d));
+    CHECK(sizes.window <= sizes.state && sizes.state <= sizes.total);
+    CHECK(sizes.scratch < sizes.total);
+  }
+}
+
+static void test_null(void)
+{
+  longctx_desc d = plain();
+  longctx_sizes sizes;
+  char mem[64];
+  t_case("null");
+  CHECK(longctx_check(NULL) != NULL);
+  CHECK_EQ(longctx_size(NULL), 0);
+  CHECK_EQ(longctx_measure(NULL, &sizes), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_measure(&d, NULL), LONGCTX_E_ARG);
+  CHECK(longctx_init(NULL, 1 << 20, &d) == NULL);
+  CHECK(longctx_init(mem, sizeof mem, NULL) == NULL);
+}
+
+/* ---- red zones ------------------------------------------------------------------------------- */
+
+static const double some_freqs[64] = { 1.0, 0.7, 0.3, 0.11, 0.05, 0.013, 0.004, 0.001 };
+
+static void random_layers(longctx_desc *d, longctx_layer *layers, uint64_t *seed)
+{
+  int l;
+  for (l = 0; l < d->n_layers; l++) {
+    layers[l] = longctx_layer_make(d);
+    layers[l].block = 1 + t_below(seed, 4);
+    layers[l].window = layers[l].block * (1 + t_below(seed, 12));
+    layers[l].positions = t_below(seed, 2);
+    layers[l].rope = t_below(seed, 3);
+    if (t_below(seed, 3) == 0) layers[l].softcap = 5.0f;
+  }
+  if (d->n_layers == 3 && t_below(seed, 2)) {
+    layers[2] = layers[0];
+    layers[2].kv_from = 0;
+  }
+  d->layers = layers;
+}
+
+static longctx_desc random_desc(longctx_layer *layers, uint64_t *seed)
+{
+  int kv = 1 + t_below(seed, 3), dim = 1 + t_below(seed, 40);
+  longctx_desc d = longctx_desc_make(1 + t_below(seed, 3), kv * (1 + t_below(seed, 4)), kv, dim, 1);
+  d.block = 1 + t_below(seed, 5);
+  d.window = d.block * (1 + t_below(seed, 12));
+  d.sinks = t_below(seed, 2) * t_below(seed, 20);
+  d.head_dim_v = t_below(seed, 2) * (1 + t_below(seed, 40));
+  d.max_batch = t_below(seed, 9);
+  d.max_threads = t_below(seed, 4);
+  d.type_k = t_below(seed, 4);
+  d.type_v = t_below(seed, 4);
+  d.positions = t_below(seed, 2);
+  d.rope = dim > 1 ? t_below(seed, 3) : LONGCTX_ROPE_NONE;
+  d.rope_dims = dim / 2 * 2;
+  if (t_below(seed, 4) == 0) d.rope_freqs = some_freqs;
+  if (t_below(seed, 4) == 0) d.softcap = 20.0f;
+  if (t_below(seed, 4) == 0) d.alibi_max_bias = 8.0f;
+  if (dim > 1 && t_below(seed, 3) == 0) random_layers(&d, layers, seed);
+  return d;
+}
+
+static int finite_row(const float *x, size_t n)
+{
+  while (n--)
+    if (!(fabsf(x[n]) <= FLT_MAX)) return 0;
+  return 1;
+}
+
+/* A few batches, some dropped, through every layer; all rows come from `row` at random places. */
+static void exercise(longctx *lc, const longctx_desc *d, const float *row, float *out,
+                     uint64_t *seed)
+{
+  int dim_v = d->head_dim_v ? d->head_dim_v : d->head_dim, step, l;
+  for (step = 0; step < 4; step++) {
+    int n = 1 + t_below(seed, longctx_room(lc));
+    size_t outs = (size_t)(n * d->n_heads * dim_v);
+    for (l = 0; l < d->n_layers; l++) {
+      const float *q = row + t_below(seed, 9), *k = row + t_below(seed, 9);
+      if (d->layers && d->layers[l].kv_from >= 0) k = NULL;
+      CHECK_EQ(longctx_attend(lc, l, n, q, k, k, out), LONGCTX_OK);
+      CHECK(finite_row(out, outs));
+      out[outs] = 77.0f;                               /* the end of the rows stays              */
+      CHECK_EQ(longctx_attend(lc, l, n, q, k, k, out), LONGCTX_OK);
+      CHECK(out[outs] > 76.0f && out[outs] < 78.0f);
+    }
+    CHECK_EQ(longctx_commit(lc, step == 2 ? n / 2 : n), LONGCTX_OK);
+  }
+}
+
+static int all_are(const unsigned char *x, size_t n, int value)
+{
+  while (n--)
+    if (x[n] != value) return 0;
+  return 1;
+}
+
+enum { ZONE = 256, ROW_FLOATS = 9 * 12 * 40 + 16 };
+
+static void try_between_zones(const longctx_desc *d, int shift, const float *row, uint64_t *seed)
+{
+  size_t bytes = longctx_size(d);
+  unsigned char *all = (unsigned char *)t_memory(bytes + 2 * ZONE + 64);
+  unsigned char *mem = all + ZONE + shift;
+  float *out = t_floats(ROW_FLOATS);
+  longctx *lc;
+  CHECK(longctx_init(mem, bytes - 1, d) == NULL);
+  CHECK(all_are(all, bytes + 2 * ZONE + 64, 0xa5));
+  lc = longctx_init(mem, bytes, d);
+  if (CHECK(lc != NULL)) exercise(lc, d, row, out, seed);
+  CHECK(all_are(all, (size_t)(ZONE + shift), 0xa5));
+  CHECK(all_are(mem + bytes, (size_t)(ZONE + 64 - shift), 0xa5));
+  free(all);
+  free(out);
+}
+
+static void test_red_zones(void)
+{
+  uint64_t seed = 1234;
+  float *row = t_normals(ROW_FLOATS, 5);
+  int i;
+  for (i = 0; i < 10000; i++) {
+    longctx_layer layers[3];
+    longctx_desc d = random_desc(layers, &seed);
+    const char *why = longctx_check(&d);
+    t_case("random desc %d: \"%s\"", i, why ? why : "");
+    if (CHECK(why == NULL)) try_between_zones(&d, 16 * (i % 4), row, &seed);
+  }
+  free(row);
+}
+
+static void test_misaligned(void)
+{
+  longctx_desc d = plain();
+  size_t bytes = longctx_size(&d);
+  char *mem = (char *)t_memory(bytes + 64);
+  t_case("misaligned block");
+  CHECK(longctx_init(mem + 1, bytes, &d) == NULL);
+  CHECK(longctx_init(mem + 2, bytes, &d) == NULL);
+  CHECK(longctx_init(mem + 32, bytes + 32, &d) != NULL);
+  free(mem);
+}
+
+/* ---- guard pages: one byte outside is a fault, for the block and for the caller's rows ------- */
+
+#ifdef HAVE_PAGES
+typedef struct guarded { char *base; size_t length; } guarded;
+
+/* The last `bytes` bytes before a page that may not be touched; one such page lies before, too. */
+static void *guard(guarded *g, size_t bytes)
+{
+  size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (bytes + page - 1) / page * page;
+  g->length = inner + 2 * page;
+  g->base = (char *)mmap(NULL, g->length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (g->base == (char *)MAP_FAILED ||
+      mprotect(g->base + page, inner, PROT_READ | PROT_WRITE) != 0) {
+    printf("no guard pages\n");
+    exit(1);
+  }
+  return g->base + page + inner - bytes;
+}
+
+static float *guarded_copy(guarded *g, const float *x, int n)
+{
+  float *y = (float *)guard(g, sizeof *y * (size_t)n);
+  memcpy(y, x, sizeof *y * (size_t)n);
+  return y;
+}
+
+static void try_guarded(const longctx_desc *d, const float *row)
+{
+  int dim_v = d->head_dim_v ? d->head_dim_v : d->head_dim, step, l;
+  int n = d->max_batch ? d->max_batch : 1;
+  size_t bytes = longctx_size(d);
+  guarded g[5];
+  char *mem = (char *)guard(&g[0], (bytes + 15) / 16 * 16);
+  float *q = guarded_copy(&g[1], row, n * d->n_heads * d->head_dim);
+  float *k = guarded_copy(&g[2], row, n * d->n_kv_heads * d->head_dim);
+  float *v = guarded_copy(&g[3], row, n * d->n_kv_heads * dim_v);
+  float *out = guarded_copy(&g[4], row, n * d->n_heads * dim_v);
+  longctx *lc = longctx_init(mem, bytes, d);
+  CHECK(lc != NULL);
+  for (step = 0; step < 9; step++) {
+    for (l = 0; l < d->n_layers; l++) {
+      int reads = d->layers && d->layers[l].kv_from >= 0;
+      CHECK_EQ(longctx_attend(lc, l, n, q, reads ? NULL : k, reads ? NULL : v, out), LONGCTX_OK);
+    }
+    CHECK_EQ(longctx_commit(lc, n), LONGCTX_OK);
+  }
+  for (l = 0; l < 5; l++) munmap(g[l].base, g[l].length);
+}
+
+static void test_guard_pages(void)
+{
+  uint64_t seed = 4321;
+  float *row = t_normals(ROW_FLOATS, 6);
+  int i;
+  for (i = 0; i < 400; i++) {
+    longctx_layer layers[3];
+    longctx_desc d = random_desc(layers, &seed);
+    t_case("guarded desc %d", i);
+    try_guarded(&d, row);
+  }
+  for (i = 1; i <= 300; i++) {                         /* every head width, every tail           */
+    longctx_desc d = longctx_desc_make(1, 2, 1, i, 3);
+    if (i == 1) d.rope = LONGCTX_ROPE_NONE;
+    d.rope_dims = i / 2 * 2;
+    d.head_dim_v = 301 - i;
+    d.max_batch = 2;
+    d.type_k = i % 4;
+    d.type_v = i / 4 % 4;
+    t_case("guarded head_dim %d", i);
+    try_guarded(&d, row);
+  }
+  free(row);
+}
+#else
+static void test_guard_pages(void)
+{
+  printf("skipped: guard pages (no mmap)\n");
+}
+#endif
+
+int main(void)
+{
+  test_bad_counts();
+  test_bad_kinds();
+  test_bad_numbers();
+  test_bad_layers();
+  test_good_edges();
+  test_odd_head_dim();
+  test_makers();
+  test_resolved();
+  test_copied();
+  test_overflow();
+  test_frugal();
+  test_null();
+  test_red_zones();
+  test_misaligned();
+  test_guard_pages();
+  return t_done();
+}

@@ -1,0 +1,780 @@
+/* state.c: reset, copy, open, save, load, restore, and everything that may be wrong with a file. */
+#define _DEFAULT_SOURCE 1              /* pipe, fdopen                                           */
+#include "text.h"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#define HAVE_PIPE 1
+#endif
+
+enum { TOKENS = 60, BATCH = 4 };
+
+static const double freqs_a[8] = { 1.0, 0.3, 0.1, 0.02, 0.01 };
+static const double freqs_b[8] = { 1.0, 0.3, 0.1, 0.03, 0.01 };
+
+/* Small, and with something of everything: sinks, two types, two layers of different kinds. */
+static longctx_desc small_desc(longctx_layer *layers)
+{
+  longctx_desc d = longctx_desc_make(2, 4, 2, 8, 6);
+  d.sinks = 2;
+  d.max_batch = BATCH;
+  d.type_k = LONGCTX_Q8;
+  d.type_v = LONGCTX_F16;
+  d.rope_freqs = freqs_a;
+  layers[0] = longctx_layer_make(&d);
+  layers[1] = longctx_layer_make(&d);
+  layers[1].window = 9;
+  layers[1].block = 3;
+  d.layers = layers;
+  return d;
+}
+
+static void set_logits(longctx *lc)
+{
+  static const float logits[4] = { 0.5f, -1.0f, 0.25f, 2.0f };
+  CHECK_EQ(longctx_set_sink_logits(lc, 1, logits), LONGCTX_OK);
+}
+
+static longctx *run_new(const longctx_desc *d, const text *x, int tokens, int chunk)
+{
+  longctx *lc = t_new(d);
+  float *out = text_out(x);
+  set_logits(lc);
+  text_run(lc, x, 0, tokens, chunk, out);
+  free(out);
+  return lc;
+}
+
+static void same_states(const longctx *a, const longctx *b)
+{
+  size_t n, m;
+  unsigned char *x = t_state(a, &n), *y = t_state(b, &m);
+  if (CHECK_EQ(n, m)) CHECK_SAME(x, y, n);
+  free(x);
+  free(y);
+}
+
+/* Both go on from token `from` to the end, and agree in every bit. */
+static void same_future(longctx *a, longctx *b, const text *x, int from)
+{
+  float *p = text_out(x), *q = text_out(x);
+  CHECK_EQ(longctx_position(a), longctx_position(b));
+  text_run(a, x, from, x->tokens, 1, p);
+  text_run(b, x, from, x->tokens, 3, q);
+  CHECK_SAME(p, q, sizeof(float) * text_out_floats(x));
+  same_states(a, b);
+  free(p);
+  free(q);
+}
+
+static longctx *load_from(const longctx_desc *d, const void *bytes, size_t n, int *error)
+{
+  size_t room = longctx_size(d);
+  void *mem = t_memory(room);
+  FILE *file = t_file(bytes, n);
+  longctx *lc = longctx_load(mem, room, file, error);
+  fclose(file);
+  if (lc == NULL) free(mem);
+  return lc;
+}
+
+/* ---- equal states are equal bytes ------------------------------------------------------------ */
+
+static void test_equal_chunks(const longctx_desc *d, const text *x)
+{
+  longctx *one = run_new(d, x, 41, 1);
+  int chunk;
+  for (chunk = 0; chunk <= BATCH; chunk++) {
+    longctx *other = run_new(d, x, 41, chunk);
+    t_case("chunk %d", chunk);
+    same_states(one, other);
+    free(other);
+  }
+  free(one);
+}
+
+static void swap_rows(text *a, text *b, int token)
+{
+  int l;
+  size_t i;
+  for (l = 0; l < a->layers; l++) {
+    float *x = text_k(a, l, token), *y = text_k(b, l, token);
+    for (i = 0; i < a->k_row; i++) { float z = x[i]; x[i] = y[i]; y[i] = z; }
+    x = text_v(a, l, token), y = text_v(b, l, token);
+    for (i = 0; i < a->v_row; i++) { float z = x[i]; x[i] = y[i]; y[i] = z; }
+  }
+}
+
+static void test_equal_after_drafts(const longctx_desc *d, text *x, text *junk)
+{
+  float *out = text_out(x);
+  int t;
+  for (t = 0; t < 30; t++) {
+    longctx *clean = run_new(d, x, t, 1), *drafty = t_new(d);
+    int i;
+    set_logits(drafty);
+    t_case("drafts at %d", t);
+    for (i = 0; i < t; i++) {
+      text_step(drafty, junk, i, BATCH, out);          /* replaced                               */
+      swap_rows(x, junk, i);
+      text_step(drafty, junk, i, BATCH, out);          /* the first row stays, three are dropped */
+      CHECK_EQ(longctx_commit(drafty, 1), LONGCTX_OK);
+      swap_rows(x, junk, i);
+    }
+    same_states(clean, drafty);
+    text_step(drafty, junk, t, BATCH, out);            /* an open batch is not part of a state   */
+    same_states(clean, drafty);
+    CHECK_EQ(longctx_commit(drafty, 0), LONGCTX_OK);
+    same_states(clean, drafty);
+    free(clean);
+    free(drafty);
+  }
+  free(out);
+}
+
+static void test_equal_threads(const longctx_desc *d, const text *x)
+{
+  longctx *one = run_new(d, x, 33, 1);
+  longctx_desc many = *d;
+  longctx *other;
+  many.max_threads = 7;
+  other = run_new(&many, x, 33, BATCH);
+  t_case("max_threads");
+  same_states(one, other);
+  free(one);
+  free(other);
+}
+
+static void test_reset(const longctx_desc *d, const text *x)
+{
+  longctx *used = run_new(d, x, 41, BATCH), *fresh = run_new(d, x, 0, 1);
+  t_case("reset");
+  longctx_reset(used);
+  CHECK_EQ(longctx_position(used), 0);
+  same_states(used, fresh);                            /* the sink logits stayed                 */
+  same_future(used, fresh, x, 0);
+  free(used);
+  free(fresh);
+}
+
+/* ---- copy, move, open ------------------------------------------------------------------------ */
+
+static void test_copy(const longctx_desc *d, const text *x)
+{
+  size_t bytes = longctx_size(d);
+  float *out = text_out(x);
+  int t;
+  for (t = 0; t < 34; t += 3) {
+    longctx *lc = run_new(d, x, t, 2), *twin = run_new(d, x, t, 2);
+    void *mem = t_memory(bytes);
+    int l;
+    t_case("copy at %d", t);
+    text_step(lc, x, t, BATCH, out);                   /* open: not carried                      */
+    CHECK_EQ(longctx_copy(mem, bytes - 1, lc), LONGCTX_E_SPACE);
+    CHECK_EQ(longctx_copy(mem, bytes, lc), LONGCTX_OK);
+    same_states(lc, (longctx *)mem);
+    for (l = 0; l < 2; l++)
+      CHECK_EQ(longctx_attend((longctx *)mem, l, 1, text_q(x, l, t), NULL, NULL, out),
+               LONGCTX_E_ORDER);
+    CHECK_EQ(longctx_commit(lc, 0), LONGCTX_OK);
+    same_future((longctx *)mem, twin, x, t);
+    free(mem);
+    free(twin);
+    twin = run_new(d, x, t, 1);
+    same_future(lc, twin, x, t);                       /* the original lives on                  */
+    free(lc);
+    free(twin);
+  }
+  free(out);
+}
+
+static void test_move(const longctx_desc *d, const text *x)
+{
+  size_t bytes = longctx_size(d);
+  float *out = text_out(x);
+  int t;
+  for (t = 0; t < 34; t += 5) {
+    longctx *lc = run_new(d, x, t, 2), *twin = run_new(d, x, t, 2), *moved;
+    char *mem = (char *)t_memory(bytes + 16);
+    int error = 99;
+    t_case("moved at %d", t);
+    text_step(lc, x, t, BATCH, out);
+    memcpy(mem + 16, lc, bytes);
+    memset((void *)lc, 0xdd, bytes);
+    free(lc);
+    moved = longctx_open(mem + 16, bytes, &error);
+    if (CHECK(moved != NULL)) {
+      CHECK_EQ(error, LONGCTX_OK);
+      CHECK_EQ(longctx_commit(moved, 1), LONGCTX_E_ORDER);   /* the open batch was dropped       */
+      same_future(moved, twin, x, t);
+    }
+    free(mem);
+    free(twin);
+  }
+  free(out);
+}
+
+/* ---- a hostile block ------------------------------------------------------------------------- */
+
+/* Whatever open makes of it, nothing outside the block is touched and a context is consistent. */
+static void open_hostile(const unsigned char *bytes, size_t n, const text *x, float *out)
+{
+  enum { ZONE = 64 };
+  unsigned char *all = (unsigned char *)t_memory(n + 2 * ZONE);
+  int error = 99;
+  size_t i;
+  longctx *lc;
+  memcpy(all + ZONE, bytes, n);
+  lc = longctx_open(all + ZONE, n, &error);
+  if (lc == NULL) {
+    CHECK(error < 0 && error != 99);
+  } else {
+    longctx_desc d = longctx_get_desc(lc);
+    CHECK_EQ(error, LONGCTX_OK);
+    CHECK(longctx_check(&d) == NULL);
+    CHECK(longctx_size(&d) <= n);
+    CHECK(longctx_position(lc) >= 0);
+    if (d.n_heads == x->d.n_heads && d.head_dim == x->d.head_dim && d.n_layers == x->d.n_layers &&
+        (d.head_dim_v == 8 || d.head_dim_v == 0) && longctx_room(lc) >= 2) {
+      (void)longctx_attend(lc, 0, 2, x->q, x->k, x->v, out);
+      (void)longctx_attend(lc, 1, 2, x->q, x->k, x->v, out);
+      (void)longctx_commit(lc, 2);
+    }
+  }
+  for (i = 0; i < ZONE; i++)
+    if (all[i] != 0xa5 || all[ZONE + n + i] != 0xa5) break;
+  CHECK_EQ(i, ZONE);
+  free(all);
+}
+
+static void test_hostile(const longctx_desc *d, const text *x)
+{
+  size_t bytes = longctx_size(d), i, n;
+  longctx *lc = run_new(d, x, 29, 3);
+  unsigned char *block = (unsigned char *)t_memory(bytes);
+  float *out = text_out(x);
+  memcpy(block, lc, bytes);
+  for (i = 0; i < bytes && i < 1024; i++) {
+    static const int masks[] = { 0x01, 0x80, 0xff };
+    int m;
+    for (m = 0; m < 3; m++) {
+      t_case("block byte %lu ^ %02x", (unsigned long)i, (unsigned)masks[m]);
+      block[i] ^= (unsigned char)masks[m];
+      open_hostile(block, bytes, x, out);
+      block[i] ^= (unsigned char)masks[m];
+    }
+  }
+  for (n = 0; n < bytes; n += 1 + n / 9) {
+    int error = 99;
+    t_case("block cut to %lu of %lu", (unsigned long)n, (unsigned long)bytes);
+    CHECK(longctx_open(block, n, &error) == NULL);
+    CHECK(error < 0);
+  }
+  free(block);
+  free(out);
+  free(lc);
+}
+
+static void test_hostile_noise(const longctx_desc *d, const text *x)
+{
+  size_t bytes = longctx_size(d), i;
+  longctx *lc = run_new(d, x, 29, 3);
+  unsigned char *noise = (unsigned char *)t_memory(bytes);
+  float *out = text_out(x);
+  uint64_t seed = 5;
+  int k;
+  for (k = 0; k < 2000; k++) {
+    size_t from = k % 2 ? 0 : (size_t)t_below(&seed, 512);
+    size_t till = k % 5 ? from + 1 + (size_t)t_below(&seed, 64) : bytes;
+    t_case("block with noise %d", k);
+    memcpy(noise, lc, bytes);
+    for (i = from; i < till && i < bytes; i++) noise[i] = (unsigned char)t_u64(&seed);
+    open_hostile(noise, bytes, x, out);
+  }
+  free(noise);
+  free(out);
+  free(lc);
+}
+
+static void test_open_misuse(const longctx_desc *d)
+{
+  size_t bytes = longctx_size(d);
+  longctx *lc = t_new(d);
+  int error = 99;
+  t_case("open misuse");
+  CHECK(longctx_open(NULL, bytes, &error) == NULL);
+  CHECK(error < 0);
+  error = 99;
+  CHECK(longctx_open(lc, bytes - 1, &error) == NULL);
+  CHECK(error < 0);
+  CHECK(longctx_open(lc, 0, NULL) == NULL);            /* error may be NULL                      */
+  CHECK(longctx_open(lc, bytes, NULL) == lc);
+  free(lc);
+}
+
+/* ---- save and load --------------------------------------------------------------------------- */
+
+/* Empty, one token, filling, full, at every phase of the wrap. */
+static void test_save_everywhere(const longctx_desc *d, const text *x)
+{
+  int t;
+  for (t = 0; t <= 40; t++) {
+    longctx *lc = run_new(d, x, t, 3), *loaded, *live;
+    size_t n;
+    unsigned char *state = t_state(lc, &n);
+    FILE *file = t_file(state, n);
+    int error = 99;
+    t_case("saved at %d", t);
+    loaded = load_from(d, state, n, &error);
+    live = run_new(d, x, (t * 7) % 23, 1);
+    CHECK_EQ(longctx_restore(live, file), LONGCTX_OK);
+    fclose(file);
+    if (CHECK(loaded != NULL)) {
+      CHECK_EQ(error, LONGCTX_OK);
+      same_states(lc, loaded);
+      same_states(lc, live);
+      same_future(loaded, live, x, t);
+      free(loaded);
+    }
+    free(live);
+    live = run_new(d, x, t, 1);
+    same_future(lc, live, x, t);                       /* saving left no trace                   */
+    free(state);
+    free(lc);
+    free(live);
+  }
+}
+
+/* Bytes before and behind are other people's: the file is left right behind the state. */
+static void test_file_position(const longctx_desc *d, const text *x)
+{
+  longctx *a = run_new(d, x, 17, 1), *b = run_new(d, x, 30, 1), *again;
+  size_t bytes = longctx_size(d);
+  void *mem = t_memory(bytes);
+  FILE *file = tmpfile();
+  long first, second;
+  int error = 99;
+  t_case("file position");
+  if (file == NULL) { CHECK(file != NULL); return; }
+  fputs("before", file);
+  CHECK_EQ(longctx_save(a, file), LONGCTX_OK);
+  first = ftell(file);
+  CHECK_EQ(first, 6 + (long)longctx_state_size(a));
+  CHECK_EQ(longctx_save(b, file), LONGCTX_OK);
+  second = ftell(file);
+  fputs("behind", file);
+  fseek(file, 6, SEEK_SET);
+  again = longctx_load(mem, bytes, file, &error);
+  if (CHECK(again != NULL)) same_states(a, again);
+  CHECK_EQ(ftell(file), first);
+  CHECK_EQ(longctx_restore(a, file), LONGCTX_OK);
+  CHECK_EQ(ftell(file), second);
+  same_states(a, b);
+  CHECK_EQ(fgetc(file), 'b');
+  fclose(file);
+  free(mem);
+  free(a);
+  free(b);
+}
+
+static void test_load_misuse(const longctx_desc *d, const text *x)
+{
+  longctx *lc = run_new(d, x, 17, 1);
+  size_t bytes = longctx_size(d), n;
+  unsigned char *state = t_state(lc, &n);
+  void *mem = t_memory(bytes);
+  FILE *file = t_file(state, n);
+  int error = 99;
+  t_case("load misuse");
+  CHECK(longctx_load(NULL, bytes, file, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_ARG);
+  CHECK(longctx_load(mem, bytes, NULL, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_ARG);
+  rewind(file);
+  CHECK(longctx_load(mem, n / 2, file, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_SPACE);
+  rewind(file);
+  CHECK(longctx_load(mem, n / 2, file, NULL) == NULL);
+  rewind(file);
+  CHECK(longctx_load(mem, bytes, file, NULL) != NULL);
+  CHECK_EQ(longctx_restore(lc, NULL), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_restore(NULL, file), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_save(lc, NULL), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_save(NULL, file), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_copy(NULL, bytes, lc), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_copy(mem, bytes, NULL), LONGCTX_E_ARG);
+  fclose(file);
+  free(mem);
+  free(state);
+  free(lc);
+}
+
+static void test_write_fails(const longctx_desc *d, const text *x)
+{
+  longctx *lc = run_new(d, x, 17, 1);
+  FILE *file = fopen("/dev/full", "wb");
+  t_case("disk full");
+  if (file != NULL) {
+    setvbuf(file, NULL, _IONBF, 0);
+    CHECK_EQ(longctx_save(lc, file), LONGCTX_E_IO);
+    fclose(file);
+  }
+  file = fopen("/dev/null", "rb");
+  t_case("not writable");
+  if (file != NULL) {
+    CHECK_EQ(longctx_save(lc, file), LONGCTX_E_IO);
+    fclose(file);
+  }
+  free(lc);
+}
+
+#ifdef HAVE_PIPE
+static FILE *piped(const unsigned char *bytes, size_t n)
+{
+  int ends[2];
+  if (n > 60000 || pipe(ends) != 0) return NULL;
+  CHECK_EQ(write(ends[1], bytes, n), (long)n);
+  close(ends[1]);
+  return fdopen(ends[0], "rb");
+}
+
+/* load reads straight through; restore must read twice, and says so where it cannot. */
+static void test_pipe(const longctx_desc *d, const text *x)
+{
+  longctx *lc = run_new(d, x, 17, 1), *live = run_new(d, x, 5, 1), *twin = run_new(d, x, 5, 1);
+  size_t n, bytes = longctx_size(d);
+  unsigned char *state = t_state(lc, &n);
+  void *mem = t_memory(bytes);
+  FILE *file = piped(state, n);
+  int error = 99;
+  t_case("pipe");
+  if (CHECK(file != NULL)) {
+    CHECK(longctx_load(mem, bytes, file, &error) != NULL);
+    CHECK_EQ(error, LONGCTX_OK);
+    fclose(file);
+  }
+  file = piped(state, n);
+  if (CHECK(file != NULL)) {
+    CHECK_EQ(longctx_restore(live, file), LONGCTX_E_IO);
+    same_states(live, twin);
+    fclose(file);
+  }
+  free(mem);
+  free(state);
+  free(lc);
+  free(live);
+  free(twin);
+}
+#else
+static void test_pipe(const longctx_desc *d, const text *x)
+{
+  (void)d;
+  (void)x;
+  printf("skipped: pipes\n");
+}
+#endif
+
+/* ---- damaged files --------------------------------------------------------------------------- */
+
+typedef struct patient { longctx *lc; unsigned char *before; size_t n; } patient;
+
+/* A refused restore leaves every byte of the state. */
+static void refuse_restore(patient *p, FILE *file, int error, int or_error)
+{
+  size_t n;
+  unsigned char *after;
+  int r = longctx_restore(p->lc, file);
+  CHECK(r == error || r == or_error);
+  after = t_state(p->lc, &n);
+  if (CHECK_EQ(n, p->n)) CHECK_SAME(p->before, after, n);
+  free(after);
+}
+
+static void refuse_load(const longctx_desc *d, const unsigned char *bytes, size_t n, int error,
+                        int or_error)
+{
+  int got = 99;
+  longctx *lc = load_from(d, bytes, n, &got);
+  CHECK(lc == NULL);
+  CHECK(got == error || got == or_error);
+  free(lc);
+}
+
+static patient make_patient(const longctx_desc *d, const text *x)
+{
+  patient p;
+  p.lc = run_new(d, x, 31, 2);
+  p.before = t_state(p.lc, &p.n);
+  return p;
+}
+
+/* After all those refusals: an open batch is still open, and 29 tokens agree with a twin. */
+static void end_patient(patient *p, const longctx_desc *d, const text *x)
+{
+  longctx *twin = run_new(d, x, 31, 2);
+  same_future(p->lc, twin, x, 31);
+  free(twin);
+  free(p->lc);
+  free(p->before);
+}
+
+static void test_cut_files(const longctx_desc *d, const text *x)
+{
+  longctx *lc = run_new(d, x, 20, 1);
+  patient p = make_patient(d, x);
+  size_t n, cut;
+  unsigned char *state = t_state(lc, &n);
+  for (cut = 0; cut < n; cut++) {
+    FILE *file = t_file(state, cut);
+    t_case("cut to %lu of %lu", (unsigned long)cut, (unsigned long)n);
+    refuse_restore(&p, file, LONGCTX_E_IO, LONGCTX_E_FORMAT);
+    fclose(file);
+    refuse_load(d, state, cut, LONGCTX_E_IO, LONGCTX_E_FORMAT);
+  }
+  end_patient(&p, d, x);
+  free(state);
+  free(lc);
+}
+
+/* Every single bit of the file. */
+static void test_flipped_files(const longctx_desc *d, const text *x)
+{
+  longctx *lc = run_new(d, x, 20, 1);
+  patient p = make_patient(d, x);
+  size_t n, bit;
+  unsigned char *state = t_state(lc, &n);
+  FILE *file = t_file(state, n);
+  for (bit = 0; bit < 8 * n; bit++) {
+    t_case("bit %lu of byte %lu of %lu", (unsigned long)bit % 8, (unsigned long)bit / 8,
+           (unsigned long)n);
+    state[bit / 8] ^= (unsigned char)(1u << bit % 8);
+    fseek(file, (long)(bit / 8), SEEK_SET);
+    fputc(state[bit / 8], file);
+    rewind(file);
+    refuse_restore(&p, file, LONGCTX_E_FORMAT, LONGCTX_E_VERSION);
+    if (bit % 8 == bit / 8 % 8)
+      refuse_load(d, state, n, LONGCTX_E_FORMAT, LONGCTX_E_VERSION);
+    state[bit / 8] ^= (unsigned char)(1u << bit % 8);
+    fseek(file, (long)(bit / 8), SEEK_SET);
+    fputc(state[bit / 8], file);
+  }
+  fclose(file);
+  end_patient(&p, d, x);
+  free(state);
+  free(lc);
+}
+
+static void test_noise_files(const longctx_desc *d, const text *x)
+{
+  longctx *lc = run_new(d, x, 20, 1);
+  patient p = make_patient(d, x);
+  size_t n, i;
+  unsigned char *state = t_state(lc, &n), *bad = (unsigned char *)t_memory(2 * n);
+  uint64_t seed = 77;
+  int k;
+  for (k = 0; k < 1500; k++) {
+    size_t from = (size_t)t_below(&seed, (int)n), till = from + 2 + (size_t)t_below(&seed, 300);
+    FILE *file;
+    memcpy(bad, state, n);
+    for (i = from; i < till && i < n; i++) bad[i] = (unsigned char)t_u64(&seed);
+    if (k % 50 == 0) memset(bad, k / 50 * 37 % 256, n);
+    if (memcmp(bad, state, n) == 0) continue;
+    t_case("noise file %d", k);
+    file = t_file(bad, n);
+    refuse_restore(&p, file, LONGCTX_E_FORMAT, LONGCTX_E_VERSION);
+    fclose(file);
+    refuse_load(d, bad, n, LONGCTX_E_FORMAT, LONGCTX_E_VERSION);
+  }
+  end_patient(&p, d, x);
+  free(bad);
+  free(state);
+  free(lc);
+}
+
+/* A refusal in the middle of a batch: the batch is still open, and commits. */
+static void test_refused_with_open_batch(const longctx_desc *d, const text *x)
+{
+  longctx *lc = run_new(d, x, 31, 2), *twin = run_new(d, x, 31, 2);
+  size_t n;
+  unsigned char *state = t_state(lc, &n);
+  float *out = text_out(x);
+  FILE *file;
+  state[n / 2] ^= 4;
+  file = t_file(state, n);
+  t_case("refused with an open batch");
+  text_step(lc, x, 31, 3, out);
+  CHECK(longctx_restore(lc, file) < 0);
+  CHECK_EQ(longctx_commit(lc, 3), LONGCTX_OK);
+  text_run(twin, x, 31, 34, 1, out);
+  same_future(lc, twin, x, 34);
+  fclose(file);
+  free(state);
+  free(out);
+  free(lc);
+  free(twin);
+}
+
+/* ---- another desc ---------------------------------------------------------------------------- */
+
+static void mismatch(const longctx_desc *d, const text *x, const longctx_desc *other,
+                     const char *field)
+{
+  longctx *from = t_new(other);
+  patient p = make_patient(d, x);
+  size_t n;
+  unsigned char *state = t_state(from, &n);
+  FILE *file = t_file(state, n);
+  t_case("mismatch: %s", field);
+  refuse_restore(&p, file, LONGCTX_E_MISMATCH, LONGCTX_E_MISMATCH);
+  fclose(file);
+  end_patient(&p, d, x);
+  free(state);
+  free(from);
+}
+
+#define MISMATCH(field, value) \
+  do { longctx_desc o = *d; o.field = value; mismatch(d, x, &o, #field); } while (0)
+
+#define MISMATCH_LAYER(field, value)              \
+  do {                                            \
+    longctx_desc o = *d;                          \
+    longctx_layer a[2];                           \
+    a[0] = d->layers[0], a[1] = d->layers[1];     \
+    a[0].field = value;                           \
+    o.layers = a;                                 \
+    mismatch(d, x, &o, "layer " #field);          \
+  } while (0)
+
+static void test_mismatch(const longctx_desc *d, const text *x)
+{
+  longctx_layer three[3];
+  longctx_desc more = *d;
+  three[0] = d->layers[0], three[1] = d->layers[1], three[2] = d->layers[1];
+  more.n_layers = 3;
+  more.layers = three;
+  mismatch(d, x, &more, "n_layers");
+  MISMATCH(n_heads, 6);
+  MISMATCH(n_kv_heads, 1);
+  MISMATCH(head_dim, 10);
+  MISMATCH(head_dim_v, 9);
+  MISMATCH(sinks, 3);
+  MISMATCH(max_batch, BATCH + 1);
+  MISMATCH(type_k, LONGCTX_F32);
+  MISMATCH(type_v, LONGCTX_BF16);
+  MISMATCH(alibi_max_bias, 8.0f);
+  MISMATCH_LAYER(window, 7);
+  MISMATCH_LAYER(block, 2);
+  MISMATCH_LAYER(positions, LONGCTX_POS_TEXT);
+  MISMATCH_LAYER(rope, LONGCTX_ROPE_INTERLEAVED);
+  MISMATCH_LAYER(rope_dims, 6);
+  MISMATCH_LAYER(rope_mscale, 1.25);
+  MISMATCH_LAYER(rope_freqs, freqs_b);
+  MISMATCH_LAYER(rope_freqs, NULL);
+  MISMATCH_LAYER(scale, 0.5f);
+  MISMATCH_LAYER(softcap, 9.0f);
+}
+
+static void test_mismatch_base(const text *x)
+{
+  longctx_desc d = x->d, o;
+  d.layers = NULL;
+  d.rope_freqs = NULL;
+  o = d;
+  o.rope_base = 10001.0;
+  mismatch(&d, x, &o, "rope_base");
+  o = d;
+  o.window++;
+  mismatch(&d, x, &o, "window");
+}
+
+/* ---- seek ------------------------------------------------------------------------------------ */
+
+static void test_seek(const longctx_desc *d, const text *x)
+{
+  longctx *lc = t_new(d), *zero = t_new(d);
+  float *out = text_out(x);
+  size_t n, m;
+  unsigned char *a, *b;
+  t_case("seek");
+  CHECK_EQ(longctx_seek(lc, -1), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_seek(NULL, 0), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_seek(lc, (int64_t)1 << 40), LONGCTX_OK);
+  CHECK_EQ(longctx_position(lc), (int64_t)1 << 40);
+  CHECK_EQ(longctx_seek(lc, 12), LONGCTX_OK);          /* still empty                            */
+  CHECK_EQ(longctx_position(lc), 12);
+  a = t_state(lc, &n);
+  b = t_state(zero, &m);
+  CHECK(n != m || memcmp(a, b, n) != 0);               /* the start is part of the state         */
+  free(a);
+  free(b);
+  text_run(lc, x, 0, 5, 1, out);
+  CHECK_EQ(longctx_position(lc), 17);
+  CHECK_EQ(longctx_seek(lc, 12), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_seek(lc, 17), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_position(lc), 17);
+  longctx_reset(lc);
+  CHECK_EQ(longctx_position(lc), 0);
+  same_states(lc, zero);
+  if (longctx_seek(lc, INT64_MAX) == LONGCTX_OK) CHECK(longctx_position(lc) == INT64_MAX);
+  else CHECK_EQ(longctx_position(lc), 0);
+  free(lc);
+  free(zero);
+  free(out);
+}
+
+/* Counters that pass 2^31, 2^32 and 2^40 on the way: save and load there, too. */
+static void test_far(const longctx_desc *d, const text *x)
+{
+  static const int64_t starts[] = { 2147483640, 4294967290, 1099511627770 };
+  float *out = text_out(x);
+  int s;
+  for (s = 0; s < 3; s++) {
+    longctx *lc = t_new(d), *loaded;
+    size_t n;
+    unsigned char *state;
+    int error = 99;
+    t_case("start %ld", (long)starts[s]);
+    CHECK_EQ(longctx_seek(lc, starts[s]), LONGCTX_OK);
+    text_run(lc, x, 0, 21, 2, out);
+    state = t_state(lc, &n);
+    loaded = load_from(d, state, n, &error);
+    CHECK_EQ(longctx_position(lc), starts[s] + 21);
+    if (CHECK(loaded != NULL)) same_future(lc, loaded, x, 21);
+    free(state);
+    free(lc);
+    free(loaded);
+  }
+  free(out);
+}
+
+int main(void)
+{
+  longctx_layer layers[2];
+  longctx_desc d = small_desc(layers);
+  text x = text_make(&d, TOKENS, 1), junk = text_make(&d, TOKENS, 2);
+  test_equal_chunks(&d, &x);
+  test_equal_after_drafts(&d, &x, &junk);
+  test_equal_threads(&d, &x);
+  test_reset(&d, &x);
+  test_copy(&d, &x);
+  test_move(&d, &x);
+  test_hostile(&d, &x);
+  test_hostile_noise(&d, &x);
+  test_open_misuse(&d);
+  test_save_everywhere(&d, &x);
+  test_file_position(&d, &x);
+  test_load_misuse(&d, &x);
+  test_write_fails(&d, &x);
+  test_pipe(&d, &x);
+  test_cut_files(&d, &x);
+  test_flipped_files(&d, &x);
+  test_noise_files(&d, &x);
+  test_refused_with_open_batch(&d, &x);
+  test_mismatch(&d, &x);
+  test_mismatch_base(&x);
+  test_seek(&d, &x);
+  test_far(&d, &x);
+  text_free(&x);
+  text_free(&junk);
+  return t_done();
+}
