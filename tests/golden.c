@@ -1,0 +1,161 @@
+/* golden.c: the bits themselves. Inputs are small integers over 1024, exactly representable and
+   made without a library; outputs are hashed. A hash changes only when the arithmetic does: the
+   table below is the same for every compiler, option, language and machine. Instruction sets with
+   fused multiply-add share one column, those without it the other.
+
+     golden            compares
+     golden --print    prints the table as it comes out here                                     */
+#include "t.h"
+
+typedef struct shape {
+  const char *name;
+  int heads, kv, dim, dim_v, window, block, sinks;
+  int type_k, type_v, rope, positions;
+  float alibi, softcap;
+  int tokens;
+  int64_t start;
+  uint64_t fused, plain;                               /* what the outputs hash to               */
+} shape;
+
+static const shape shapes[] = {
+  { "float32, head_dim 64", 8, 2, 64, 64, 100, 1, 4, LONGCTX_F32, LONGCTX_F32, LONGCTX_ROPE_HALF,
+    LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, 0, 0 },
+  { "float16, head_dim 128", 8, 2, 128, 128, 256, 1, 4, LONGCTX_F16, LONGCTX_F16,
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 600, 0, 0, 0 },
+  { "bfloat16, head_dim 96, in blocks", 6, 2, 96, 96, 128, 32, 0, LONGCTX_BF16, LONGCTX_BF16,
+    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 0.0f, 300, 1024, 0, 0 },
+  { "int8, head_dim 128", 8, 2, 128, 128, 200, 1, 4, LONGCTX_Q8, LONGCTX_Q8, LONGCTX_ROPE_HALF,
+    LONGCTX_POS_CACHE, 0.0f, 0.0f, 500, 0, 0, 0 },
+  { "int8 keys, float16 values, head_dim 24", 4, 4, 24, 24, 70, 1, 130, LONGCTX_Q8, LONGCTX_F16,
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, 0, 0 },
+  { "float16 keys, int8 values, softcap", 7, 1, 64, 40, 90, 1, 1, LONGCTX_F16, LONGCTX_Q8,
+    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 4.0f, 250, 7, 0, 0 },
+  { "ALiBi, 6 heads", 6, 3, 24, 24, 80, 1, 4, LONGCTX_F32, LONGCTX_BF16, LONGCTX_ROPE_NONE,
+    LONGCTX_POS_CACHE, 8.0f, 0.0f, 250, 0, 0, 0 },
+  { "far out, head_dim 64", 4, 1, 64, 64, 600, 1, 4, LONGCTX_F16, LONGCTX_F16, LONGCTX_ROPE_HALF,
+    LONGCTX_POS_CACHE, 0.0f, 0.0f, 900, (int64_t)1 << 40, 0, 0 },
+};
+
+enum { N_SHAPES = sizeof shapes / sizeof *shapes, CHUNK = 40 };
+
+static longctx_desc desc_of(const shape *s)
+{
+  longctx_desc d = longctx_desc_make(1, s->heads, s->kv, s->dim, s->window);
+  d.head_dim_v = s->dim_v;
+  d.block = s->block;
+  d.sinks = s->sinks;
+  d.max_batch = CHUNK;
+  d.type_k = s->type_k;
+  d.type_v = s->type_v;
+  d.rope = s->rope;
+  d.positions = s->positions;
+  d.alibi_max_bias = s->alibi;
+  d.softcap = s->softcap;
+  return d;
+}
+
+static void fill(float *x, int n, uint64_t *seed)      /* -2 .. 2 in steps of 1/1024             */
+{
+  int i;
+  for (i = 0; i < n; i++) x[i] = (float)((int)(t_u64(seed) >> 52) - 2048) / 1024.0f;
+}
+
+/* FNV-1a over the floats as little-endian bytes, wherever this runs. */
+static uint64_t hash(uint64_t h, const float *x, int n)
+{
+  int i, b;
+  for (i = 0; i < n; i++) {
+    uint32_t u;
+    memcpy(&u, &x[i], sizeof u);
+    for (b = 0; b < 4; b++) h = (h ^ ((u >> 8 * b) & 255u)) * 0x100000001b3u;
+  }
+  return h;
+}
+
+/* Inputs depend on the token alone, so chunks do not change them. */
+static void fill_token(const shape *s, int t, float *q, float *k, float *v)
+{
+  uint64_t seed = (uint64_t)t * 77 + 5;
+  fill(q, s->heads * s->dim, &seed);
+  fill(k, s->kv * s->dim, &seed);
+  fill(v, s->kv * s->dim_v, &seed);
+}
+
+static uint64_t run_shape(const shape *s, int isa, int chunk)
+{
+  static float q[CHUNK * 1024], k[CHUNK * 512], v[CHUNK * 512], out[CHUNK * 1024];
+  static const float logits[8] = { 1.0f, -2.0f, 0.5f, 0.0f, 3.0f, -0.25f, 1.5f, -1.0f };
+  longctx_desc d = desc_of(s);
+  longctx *lc = t_new(&d);
+  uint64_t h = 0xcbf29ce484222325u;
+  int t, i, n;
+  CHECK_EQ(longctx_set_isa(lc, isa), LONGCTX_OK);
+  CHECK_EQ(longctx_seek(lc, s->start), LONGCTX_OK);
+  if (s->dim == 96) CHECK_EQ(longctx_set_sink_logits(lc, 0, logits), LONGCTX_OK);
+  for (t = 0; t < s->tokens; t += n) {
+    n = s->tokens - t < chunk ? s->tokens - t : chunk;
+    for (i = 0; i < n; i++)
+      fill_token(s, t + i, q + i * s->heads * s->dim, k + i * s->kv * s->dim,
+                 v + i * s->kv * s->dim_v);
+    CHECK_EQ(longctx_attend(lc, 0, n, q, k, v, out), LONGCTX_OK);
+    CHECK_EQ(longctx_commit(lc, n), LONGCTX_OK);
+    h = hash(h, out, n * s->heads * s->dim_v);
+  }
+  free(lc);
+  return h;
+}
+
+static int is_fused(const char *name)
+{
+  return strcmp(name, "scalar") && strcmp(name, "sse2") && strcmp(name, "wasm");
+}
+
+static int have_isa(int isa)
+{
+  longctx_desc d = longctx_desc_make(1, 1, 1, 2, 1);
+  longctx *lc = t_new(&d);
+  int r = longctx_set_isa(lc, isa);
+  free(lc);
+  return r == LONGCTX_OK;
+}
+
+static void check_isa(int isa)
+{
+  const char *name = longctx_isa_name(isa);
+  int i, chunk;
+  for (i = 0; i < N_SHAPES; i++)
+    for (chunk = 1; chunk <= CHUNK; chunk += CHUNK - 1) {
+      uint64_t got = run_shape(&shapes[i], isa, chunk);
+      uint64_t want = is_fused(name) ? shapes[i].fused : shapes[i].plain;
+      t_case("%s on %s, chunks of %d: %016llx instead of %016llx", shapes[i].name, name, chunk,
+             (unsigned long long)got, (unsigned long long)want);
+      CHECK(got == want);
+    }
+}
+
+static void print_table(void)
+{
+  int i, isa;
+  for (i = 0; i < N_SHAPES; i++) {
+    printf("%-42s", shapes[i].name);
+    for (isa = 0; longctx_isa_name(isa) != NULL; isa++)
+      if (have_isa(isa))
+        printf(" %s 0x%016llxu", longctx_isa_name(isa),
+               (unsigned long long)run_shape(&shapes[i], isa, 1));
+    printf("\n");
+  }
+}
+
+int main(int argc, char **argv)
+{
+  int isa;
+  if (argc > 1 && strcmp(argv[1], "--print") == 0) {
+    print_table();
+    return 0;
+  }
+  for (isa = 0; longctx_isa_name(isa) != NULL; isa++) {
+    if (have_isa(isa)) check_isa(isa);
+    else printf("skipped: %s (not on this machine)\n", longctx_isa_name(isa));
+  }
+  return t_done();
+}

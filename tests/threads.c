@@ -1,0 +1,249 @@
+/* threads.c: any number of parts, in any order, one after another or at once: the same bits.
+   Build it with -pthread; once more with -fopenmp, where attend itself uses threads. */
+#include "text.h"
+
+#include <pthread.h>
+
+enum { TOKENS = 200 };
+
+typedef struct part {
+  pthread_t thread;
+  longctx *lc;
+  const text *x;
+  int layer, at, n, part, n_parts, result;
+  float *out;
+} part;
+
+static void *run_part(void *p)
+{
+  part *a = (part *)p;
+  a->result = longctx_attend_part(a->lc, a->layer, a->n, text_q(a->x, a->layer, a->at),
+                                  text_k(a->x, a->layer, a->at), text_v(a->x, a->layer, a->at),
+                                  a->out, a->part, a->n_parts);
+  return NULL;
+}
+
+static void fill_parts(part *all, int n_parts, longctx *lc, const text *x, int layer, int at, int n,
+                       float *out)
+{
+  int p;
+  for (p = 0; p < n_parts; p++) {
+    all[p].lc = lc;
+    all[p].x = x;
+    all[p].layer = layer;
+    all[p].at = at;
+    all[p].n = n;
+    all[p].part = p;
+    all[p].n_parts = n_parts;
+    all[p].out = out;
+  }
+}
+
+static void shuffle(part *all, int n, uint64_t *seed)
+{
+  int i;
+  for (i = n - 1; i > 0; i--) {
+    int j = t_below(seed, i + 1), k = all[i].part;
+    all[i].part = all[j].part;
+    all[j].part = k;
+  }
+}
+
+enum { IN_ORDER, SHUFFLED, AT_ONCE };
+
+static void run_parts(part *all, int n_parts, int way)
+{
+  int p;
+  for (p = 0; p < n_parts; p++) {
+    if (way != AT_ONCE) run_part(&all[p]);
+    else if (pthread_create(&all[p].thread, NULL, run_part, &all[p]) != 0) FAIL("no thread");
+  }
+  for (p = 0; p < n_parts; p++) {
+    if (way == AT_ONCE) pthread_join(all[p].thread, NULL);
+    if (all[p].result != LONGCTX_OK) CHECK_EQ(all[p].result, LONGCTX_OK);
+  }
+}
+
+static void run_in_parts(const text *x, int n_parts, int threads, int chunk, int way, float *out)
+{
+  longctx_desc d = x->d;
+  part all[64];
+  uint64_t seed = (uint64_t)n_parts;
+  longctx *lc;
+  int t, l, n;
+  d.max_threads = threads;
+  lc = t_new(&d);
+  for (t = 0; t < x->tokens; t += n) {
+    n = x->tokens - t < chunk ? x->tokens - t : chunk;
+    for (l = 0; l < x->layers; l++) {
+      float *rows = out + text_at(x, l, t) * x->out_row;
+      fill_parts(all, n_parts, lc, x, l, t, n, rows);
+      if (way != IN_ORDER) shuffle(all, n_parts, &seed);
+      run_parts(all, n_parts, way);
+      CHECK_EQ(longctx_attend_join(lc, l, n, rows), LONGCTX_OK);
+    }
+    CHECK_EQ(longctx_commit(lc, n), LONGCTX_OK);
+  }
+  free(lc);
+}
+
+static longctx_desc shape(int i)
+{
+  static const int heads[5][2] = { { 4, 4 }, { 8, 2 }, { 6, 1 }, { 7, 1 }, { 3, 3 } };
+  longctx_desc d = longctx_desc_make(2, heads[i][0], heads[i][1], 24, 150);
+  d.sinks = i % 2 ? 5 : 0;
+  d.max_batch = 40;
+  d.type_k = i % 4;
+  d.type_v = (i + 1) % 4;
+  if (i == 4) d.block = 50;
+  return d;
+}
+
+static void test_parts(int i)
+{
+  static const int counts[] = { 1, 2, 3, 8, 64 };
+  static const int chunks[] = { 1, 7, 40 };
+  longctx_desc d = shape(i);
+  text x = text_make(&d, TOKENS, 33);
+  float *want = text_out(&x), *got = text_out(&x);
+  longctx *lc = t_new(&d);
+  int p, threads, c;
+  text_run(lc, &x, 0, TOKENS, 1, want);
+  for (p = 0; p < 5; p++)
+    for (threads = 1; threads <= 64; threads = threads == 1 ? 3 : threads == 3 ? 8 : threads * 8)
+      for (c = 0; c < 3; c++) {
+        int way = (p + c + threads) % 2 ? IN_ORDER : SHUFFLED;
+        memset(got, 0xff, sizeof(float) * text_out_floats(&x));
+        run_in_parts(&x, counts[p], threads, chunks[c], way, got);
+        t_case("shape %d, %d parts, max_threads %d, chunk %d", i, counts[p], threads, chunks[c]);
+        CHECK_SAME(want, got, sizeof(float) * text_out_floats(&x));
+      }
+  free(lc);
+  free(want);
+  free(got);
+  text_free(&x);
+}
+
+static void test_at_once(int i)
+{
+  static const int counts[] = { 2, 3, 8 };
+  longctx_desc d = shape(i);
+  text x = text_make(&d, TOKENS, 34);
+  float *want = text_out(&x), *got = text_out(&x);
+  longctx *lc = t_new(&d);
+  int p, chunk;
+  text_run(lc, &x, 0, TOKENS, 40, want);
+  for (p = 0; p < 3; p++)
+    for (chunk = 1; chunk <= 40; chunk += 13) {
+      memset(got, 0xff, sizeof(float) * text_out_floats(&x));
+      run_in_parts(&x, counts[p], counts[p], chunk, AT_ONCE, got);
+      t_case("shape %d, %d threads at once, chunk %d", i, counts[p], chunk);
+      CHECK_SAME(want, got, sizeof(float) * text_out_floats(&x));
+    }
+  free(lc);
+  free(want);
+  free(got);
+  text_free(&x);
+}
+
+/* One KV head, one long window: then parts can only be spans of keys. */
+static void test_one_head(void)
+{
+  longctx_desc d = longctx_desc_make(1, 1, 1, 16, 2100);
+  text x;
+  float *want, *got;
+  longctx *lc;
+  int p;
+  d.sinks = 600;
+  d.max_batch = 100;
+  x = text_make(&d, 3000, 35);
+  want = text_out(&x);
+  got = text_out(&x);
+  lc = t_new(&d);
+  text_run(lc, &x, 0, 3000, 100, want);
+  for (p = 2; p <= 64; p = p == 2 ? 3 : p == 3 ? 8 : p * 8) {
+    run_in_parts(&x, p, p, p == 3 ? 1 : 77, p == 8 ? AT_ONCE : SHUFFLED, got);
+    t_case("one head, %d parts", p);
+    CHECK_SAME(want, got, sizeof(float) * text_out_floats(&x));
+  }
+  free(lc);
+  free(want);
+  free(got);
+  text_free(&x);
+}
+
+/* Where the compiler makes attend use threads of its own (OpenMP), max_threads does not show. */
+static void test_own_threads(void)
+{
+  int i, threads;
+  for (i = 0; i < 5; i++) {
+    longctx_desc d = shape(i);
+    text x = text_make(&d, TOKENS, 36);
+    float *want = text_out(&x), *got = text_out(&x);
+    longctx *lc = t_new(&d);
+    text_run(lc, &x, 0, TOKENS, 1, want);
+    free(lc);
+    for (threads = 2; threads <= 8; threads++) {
+      d.max_threads = threads;
+      lc = t_new(&d);
+      text_run(lc, &x, 0, TOKENS, threads * 5, got);
+      t_case("shape %d, max_threads %d", i, threads);
+      CHECK_SAME(want, got, sizeof(float) * text_out_floats(&x));
+      free(lc);
+    }
+    free(want);
+    free(got);
+    text_free(&x);
+  }
+}
+
+/* Contexts share nothing: many at once, each in its own thread, first calls and all. */
+typedef struct own { pthread_t thread; const text *x; float *out; } own;
+
+static void *run_own(void *p)
+{
+  own *a = (own *)p;
+  size_t bytes = longctx_size(&a->x->d);
+  longctx *lc = longctx_init(t_memory(bytes), bytes, &a->x->d);
+  int t, l;
+  for (t = 0; lc != NULL && t < a->x->tokens; t++) {
+    for (l = 0; l < a->x->layers; l++)
+      (void)text_attend(lc, a->x, l, t, 1, a->out + text_at(a->x, l, t) * a->x->out_row);
+    (void)longctx_commit(lc, 1);
+  }
+  free(lc);
+  return NULL;
+}
+
+static void test_many_contexts(void)
+{
+  enum { MANY = 8 };
+  longctx_desc d = shape(1);
+  text x = text_make(&d, TOKENS, 37);
+  own all[MANY];
+  int i;
+  for (i = 0; i < MANY; i++) {
+    all[i].x = &x;
+    all[i].out = text_out(&x);
+    if (pthread_create(&all[i].thread, NULL, run_own, &all[i]) != 0) FAIL("no thread");
+  }
+  for (i = 0; i < MANY; i++) pthread_join(all[i].thread, NULL);
+  t_case("many contexts");
+  for (i = 1; i < MANY; i++)
+    CHECK_SAME(all[0].out, all[i].out, sizeof(float) * text_out_floats(&x));
+  for (i = 0; i < MANY; i++) free(all[i].out);
+  text_free(&x);
+}
+
+int main(void)
+{
+  int i;
+  for (i = 0; i < 5; i++) {
+    test_parts(i);
+    test_at_once(i);
+  }
+  test_one_head();
+  test_own_threads();
+  test_many_contexts();
+  return t_done();
+}
