@@ -1,0 +1,17 @@
+/* smoke.h: the smallest use. The first token sees itself alone: its output is its value. */
+#include <string.h>
+
+static int smoke(void)                                 /* 0: all is well                         */
+{
+  static double block[4096];                           /* aligned, as malloc would               */
+  const float q[8] = { 1, 2, 3, 4, 5, 6, 7, 8 }, k[4] = { 1, 0, 1, 0 }, v[4] = { 5, 6, 7, 8 };
+  float out[8];
+  longctx_desc desc = longctx_desc_make(1, 2, 1, 4, 8);
+  longctx *lc = longctx_init(block, sizeof block, &desc);
+  if (longctx_check(&desc) != NULL || lc == NULL) return 1;
+  if (longctx_attend(lc, 0, 1, q, k, v, out) != LONGCTX_OK) return 2;
+  if (memcmp(out, v, sizeof v) != 0 || memcmp(out + 4, v, sizeof v) != 0) return 3;
+  if (longctx_commit(lc, 1) != LONGCTX_OK || longctx_position(lc) != 1) return 4;
+  longctx_reset(lc);
+  return longctx_position(lc) == 0 ? 0 : 5;
+}

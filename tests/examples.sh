@@ -1,0 +1,34 @@
+#!/bin/sh
+# examples.sh: every numbered example prints what its first comment says.
+# Usage: tests/examples.sh [BUILD]     the folder of the built examples, build by default.
+cd "$(dirname "$0")/.." || exit 1
+build=${1:-build}
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+passed=0 failed=0 skipped=0
+
+# The lines between "expected output:" and the end of that comment, without their three spaces.
+expected() {
+  awk '/\*\// && on { exit } on { sub(/^   /, ""); print } /^ *expected output:/ { on = 1 }
+       /\*\// && !on { exit }' "$1"
+}
+
+for source in examples/0[0-9]_*.c; do
+  name=$(basename "$source" .c)
+  expected "$source" > "$work/want"
+  if [ ! -s "$work/want" ]; then
+    skipped=$((skipped + 1))
+    echo "skipped: $name (its comment expects no output)"
+  elif (cd "$build" && "./$name") > "$work/got" 2> "$work/err" &&
+       diff "$work/want" "$work/got" > "$work/diff"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "failed: $name"
+    head -n 20 "$work/diff" "$work/err" 2> /dev/null
+  fi
+done
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
