@@ -134,13 +134,20 @@ static void test_equal_after_drafts(const longctx_desc *d, text *x, text *junk)
 
 static void test_equal_threads(const longctx_desc *d, const text *x)
 {
-  longctx *one = run_new(d, x, 33, 1);
+  longctx *one = run_new(d, x, 33, 1), *other;
   longctx_desc many = *d;
-  longctx *other;
+  size_t n;
+  unsigned char *state = t_state(one, &n);
+  FILE *file = t_file(state, n);
   many.max_threads = 7;
   other = run_new(&many, x, 33, BATCH);
   t_case("max_threads");
   same_states(one, other);
+  longctx_reset(other);
+  CHECK_EQ(longctx_restore(other, file), LONGCTX_OK);  /* it is not a part of the desc either    */
+  same_future(one, other, x, 33);
+  fclose(file);
+  free(state);
   free(one);
   free(other);
 }
@@ -331,6 +338,8 @@ static void test_save_everywhere(const longctx_desc *d, const text *x)
     fclose(file);
     if (CHECK(loaded != NULL)) {
       CHECK_EQ(error, LONGCTX_OK);
+      CHECK_EQ(longctx_room(loaded), BATCH);
+      CHECK(longctx_isa_name(longctx_isa(loaded)) != NULL);
       same_states(lc, loaded);
       same_states(lc, live);
       same_future(loaded, live, x, t);
@@ -677,6 +686,7 @@ static void test_mismatch(const longctx_desc *d, const text *x)
 static void test_mismatch_base(const text *x)
 {
   longctx_desc d = x->d, o;
+  longctx_layer layers[2];
   d.layers = NULL;
   d.rope_freqs = NULL;
   o = d;
@@ -685,6 +695,12 @@ static void test_mismatch_base(const text *x)
   o = d;
   o.window++;
   mismatch(&d, x, &o, "window");
+  o = d;
+  layers[0] = longctx_layer_make(&d);
+  layers[1] = longctx_layer_make(&d);
+  layers[1].kv_from = 0;
+  o.layers = layers;
+  mismatch(&d, x, &o, "layer kv_from");
 }
 
 /* ---- seek ------------------------------------------------------------------------------------ */
