@@ -1,0 +1,3519 @@
+/* longctx.h 1.0.0 - an endless context in a fixed amount of memory, for any transformer.
+
+   One C99 / C++11 header, libc only. It stands where the attention loop of a forward pass stood:
+   give it q, k, v of a layer and from then on memory and time per token never grow.
+
+     sliding or block window + attention sinks        StreamingLLM, arXiv 2309.17453
+     float32 / float16 / bfloat16 / int8 keys and values, rollback of drafts, save and restore
+     the same bits for any chunking, any threads and every SIMD path with fused multiply-add
+
+   QUICK START
+
+     #define LONGCTX_IMPLEMENTATION                     // in one .c file
+     #include "longctx.h"
+
+     longctx_desc d = longctx_desc_make(n_layers, n_heads, n_kv_heads, head_dim, 1020);
+     d.sinks = 4;                                       // 4 + 1020: StreamingLLM's usual cache
+     size_t bytes = longctx_size(&d);                   // 0: ask longctx_check(&d)
+     longctx *lc = longctx_init(malloc(bytes), bytes, &d);
+     for (;;) {                                         // one token; its true position is counted
+       for (int l = 0; l < n_layers; ++l)               // q, k, v un-rotated: the header rotates
+         longctx_attend(lc, l, 1, q[l], k[l], v[l], out[l]);
+       longctx_commit(lc, 1);                           // time moves one token
+     }
+
+   THE ROOMS (search for "== 5 KERNELS ==")
+
+      1 MANUAL     what it promises, what it asks for          declarations
+      2 DOOR       types and functions, each with its contract
+     ------------------------------------------------------------------------------
+      3 TOOLS      compiler layer, exact integers, conversions  implementation
+      4 TILES      how keys and values lie in memory
+      5 WORDS      the vector words, one block per instruction set
+      6 KERNELS    the arithmetic, written once in words
+      7 PASSES     rooms 5 and 6 read once per instruction set; which one runs
+      8 PLAN       desc -> layout: checks, sizes, offsets
+      9 WINDOW     which row lives where, who sees whom, positions
+     10 STATE      init, open, copy, save, restore
+     11 ATTEND     attend, parts, commit
+     12 STRINGS    codes and names for people
+     13 BACK DOOR  private names removed, changelog, licence
+
+   A room calls only rooms before it. Public names: longctx_, LONGCTX_. Private: lcx_, LCX_. */
+
+#ifndef LCX_PASS /* this file includes itself once per instruction set: see room 7 */
+#ifndef LONGCTX_H
+#define LONGCTX_H
+
+/* ============================================================================================ */
+/* == 1 MANUAL ==                                                                               */
+/* What the library promises and what it asks for; every function's contract stands in room 2.  */
+
+/* BUILD (define before including, the same in every file)
+
+     LONGCTX_IMPLEMENTATION   in exactly one file: the code
+     LONGCTX_STATIC           a private copy in this file (with LONGCTX_IMPLEMENTATION)
+     LONGCTX_NO_STDIO         without longctx_save, longctx_load, longctx_restore and <stdio.h>
+     LONGCTX_NO_SIMD          scalar code only
+     LONGCTX_NO_DISPATCH      one instruction set, the best that the compiler's flags allow; the
+                              file does not include itself (to paste it into another file)
+     LONGCTX_NO_OPENMP        serial even when compiled with OpenMP
+     LONGCTX_FILENAME         "this file's name", if it was renamed
+     LONGCTX_ALLOW_FAST_MATH  compile under -ffast-math all the same: right, not bit for bit
+     LONGCTX_ASSERT(x)        called on a broken invariant of ours; off by default
+
+   MEMORY
+     All state of all layers lives in one block that you give: longctx_size() bytes at any address
+     that malloc could return (64-byte alignment is fastest). No malloc, no globals, no pointers
+     inside: memcpy + longctx_open moves it, longctx_copy forks it, a static array holds it. It is
+     never freed or resized by us. Stack use stays under 1 KB a function.
+
+   WINDOW, SINKS
+     `window` counts the keys that a query sees including its own; sinks come on top. With block
+     B > 1 the window moves in blocks aligned to position 0: the query at t sees from
+     (t/B + 1)*B - window on. The first `sinks` tokens stay for ever, in float32. They keep a model
+     fluent that was trained on full attention; they do not remember what left the window.
+
+   POSITIONS
+     Keys are rotated once, at their absolute position, and never touched again; the query is
+     rotated twice, once for the window and once for the sinks. Under LONGCTX_POS_CACHE a query
+     stands at its index in the cache (sinks + place in the visible window) for the sinks, which
+     is StreamingLLM's rule exactly, because RoPE sees only differences. LONGCTX_POS_TEXT keeps
+     true distances. Angles are 64-bit fractions of a turn: position 2^40 is as exact as 1.
+     Positions end at 2^62.
+
+   SCORE
+     softcap(scale * q.k) + ALiBi; softmax over sinks and window, where a sink logit
+     (longctx_set_sink_logits) joins maximum and denominator and brings no value. Query head h
+     reads KV head h / (n_heads / n_kv_heads). QK norms, biases and projections are the caller's.
+
+   SAME BITS
+     A token's output has the same bits one token at a time or in any chunks, before or after
+     save and restore, with any number of threads or parts, through avx512, avx2, neon and
+     scalar-fma, with gcc and clang at any -O. The ones without fused multiply-add (sse2, wasm,
+     scalar) agree among themselves. -ffast-math is refused because it ends that.
+
+   NUMBERS THAT ARE NOT
+     A NaN or infinity in q makes that row of that head NaN. In k and v magnitudes are held to
+     2^40 (65504 in float16), NaN and infinity with them; the KV head forgets them with the
+     window. A row that sees nothing is 0.
+
+   THREADS
+     One context, one caller at a time, except longctx_attend_part with distinct parts. Contexts
+     share nothing. With OpenMP longctx_attend uses up to `max_threads` threads: one fork and one
+     join per call.
+
+   STATE FILES
+     longctx_save writes desc, sink logits, positions and the visible rows with a checksum, in
+     this machine's byte order; another order is refused. Equal states are equal bytes.
+     The checksum finds damage, not malice; a hostile file is refused or loads as some valid state.
+
+   ORDER OF CALLS
+     attend writes the rows of the open batch and replaces them when called again for a layer;
+     only commit moves time. commit(n) wants every layer (but kv_from ones) attended with at
+     least n rows; rows beyond n are dropped drafts, commit(0) drops all. Layers in any order, a
+     kv_from layer after its source. k = v = NULL reads without writing: row i sees what it would
+     see had it been written. Functions return 0 or a negative code and then changed nothing. */
+
+/* ============================================================================================ */
+/* == 2 DOOR ==                                                                                 */
+/* Everything a caller may touch.                                                               */
+
+#include <stddef.h>
+#include <stdint.h>
+#ifndef LONGCTX_NO_STDIO
+#include <stdio.h>
+#endif
+
+#define LONGCTX_VERSION_MAJOR 1
+#define LONGCTX_VERSION_MINOR 0
+#define LONGCTX_VERSION_PATCH 0
+
+#if !defined(LONGCTX_STATIC)
+#define LONGCTX_API extern
+#elif defined(__GNUC__)
+#define LONGCTX_API static __attribute__((unused))
+#else
+#define LONGCTX_API static
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16, LONGCTX_Q8 }; /* Q8: int8, one scale per row    */
+enum { LONGCTX_ROPE_NONE, LONGCTX_ROPE_HALF, LONGCTX_ROPE_INTERLEAVED };
+/* HALF rotates dims (i, i + rope_dims/2): HF and NeoX weights. INTERLEAVED rotates (2i, 2i + 1):
+   llama2.c, GPT-J, Meta and GGUF Llama weights. NONE: none, or the caller did. */
+enum { LONGCTX_POS_CACHE, LONGCTX_POS_TEXT };
+
+/* X(name, value, what happened and what to do) */
+#define LONGCTX_ERRORS(X)                                                                        \
+  X(OK, 0, "no error")                                                                           \
+  X(E_ARG, -1, "bad argument: a null pointer, a layer out of range or a batch above room")       \
+  X(E_DESC, -2, "bad desc: longctx_check names the field")                                       \
+  X(E_SPACE, -3, "memory too small: provide longctx_size bytes")                                 \
+  X(E_ORDER, -4, "call out of order: see ORDER OF CALLS in longctx.h")                           \
+  X(E_FORMAT, -5, "not a longctx state of this machine, or a damaged one")                       \
+  X(E_VERSION, -6, "state of another format version")                                            \
+  X(E_MISMATCH, -7, "sound state of another desc")                                               \
+  X(E_IO, -8, "reading or writing failed")                                                       \
+  X(E_ISA, -9, "instruction set not available on this machine or in this build")
+#define LCX_X(name, value, text) LONGCTX_##name = value,
+enum { LONGCTX_ERRORS(LCX_X) LONGCTX_ERROR_END = 1 };
+#undef LCX_X
+
+/* What may differ from layer to layer. longctx_layer_make copies the desc's values. */
+typedef struct longctx_layer {
+  int window, block, positions;
+  int rope, rope_dims;
+  double rope_base;
+  float rope_mscale;
+  const double *rope_freqs;
+  float scale, softcap;
+  int kv_from; /* -1, or the lower layer whose keys, values, rope and positions this one reads;
+                  its window must not be larger, its block the same                              */
+} longctx_layer;
+
+/* Zero means off or derived. Make one with longctx_desc_make, so that older source goes on
+   compiling when fields are added. */
+typedef struct longctx_desc {
+  int n_layers, n_heads, n_kv_heads; /* n_heads % n_kv_heads == 0, any ratio                     */
+  int head_dim;                      /* of queries and keys, 1 to 576                            */
+  int window;                        /* keys a query sees, itself included, 1 to 2^30            */
+  int head_dim_v;                    /* of values, 1 to 576; 0 = head_dim                        */
+  int sinks;                         /* first tokens kept for ever, 0 to 2^30                    */
+  int block;                         /* the window moves by this many tokens; 0 = 1 (sliding)    */
+  int max_batch;                     /* most rows in one attend, drafts included; 0 = 1          */
+  int max_threads;                   /* most parts or OpenMP threads in one attend; 0 = 1        */
+  int type_k, type_v;                /* LONGCTX_F32, _F16, _BF16, _Q8                            */
+  int positions;                     /* LONGCTX_POS_CACHE, _TEXT                                 */
+  int rope, rope_dims;               /* LONGCTX_ROPE_*; first dims that rotate, 0 = head_dim     */
+  double rope_base;                  /* theta; 0 = 10000                                         */
+  float rope_mscale;                 /* multiplies cos and sin (YaRN, LongRoPE); 0 = 1           */
+  const double *rope_freqs;          /* radians per token [rope_dims/2], copied; NULL = by base  */
+  float scale;                       /* of q.k; 0 = 1/sqrt(head_dim)                             */
+  float softcap;                     /* c: score = c*tanh(score/c); 0 = none                     */
+  float alibi_max_bias;              /* 8 for MPT, BLOOM; 0 = no ALiBi                           */
+  const longctx_layer *layers;       /* [n_layers], copied; NULL = all alike                     */
+} longctx_desc;
+
+typedef struct longctx_sizes {
+  size_t window;  /* keys and values: rings and sinks of all layers                              */
+  size_t scratch; /* working space, never saved                                                  */
+  size_t state;   /* most that longctx_save can write                                            */
+  size_t total;   /* longctx_size()                                                              */
+} longctx_sizes;
+
+typedef struct longctx longctx; /* lives in your memory */
+
+/* ---- plan ---------------------------------------------------------------------------------- */
+
+/* The required fields set, rope = LONGCTX_ROPE_HALF, the rest 0. */
+LONGCTX_API longctx_desc longctx_desc_make(int n_layers, int n_heads, int n_kv_heads,
+                                           int head_dim, int window);
+/* The desc's values for one layer, kv_from = -1. */
+LONGCTX_API longctx_layer longctx_layer_make(const longctx_desc *);
+/* NULL, or a sentence naming the bad field, what is wrong with its value, and the remedy. */
+LONGCTX_API const char *longctx_check(const longctx_desc *);
+/* Bytes that longctx_init wants; 0 = bad desc. */
+LONGCTX_API size_t longctx_size(const longctx_desc *);
+LONGCTX_API int longctx_measure(const longctx_desc *, longctx_sizes *);
+
+/* ---- life ---------------------------------------------------------------------------------- */
+
+/* An empty context at the front of `mem`. NULL when bytes < longctx_size, mem is NULL or not
+   aligned as malloc aligns, or the desc is bad. */
+LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *);
+/* Adopts a block that was memcpy'd or read back whole. Every field is validated, an open batch is
+   dropped. NULL on failure with *error set; error may be NULL. */
+LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error);
+/* Forgets every token and the start position; keeps sink logits. */
+LONGCTX_API void longctx_reset(longctx *);
+/* The committed state into another block of the same size; an open batch is not carried. */
+LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *);
+/* Where an empty context starts counting, 0 to 2^62; else E_ORDER. */
+LONGCTX_API int longctx_seek(longctx *, int64_t position);
+
+/* ---- forward ------------------------------------------------------------------------------- */
+
+/* Most tokens that the next attend may take. */
+LONGCTX_API int longctx_room(const longctx *);
+/* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
+   out [n][n_heads][head_dim_v]; float32, contiguous, un-rotated. The n tokens follow the committed
+   ones. k = v = NULL: reads only, of at most the rows that the layer has in the open batch. */
+LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
+                               const float *v, float *out);
+/* The caller's own threads: call it once for each part 0 <= part < n_parts, all arguments alike,
+   in any order or at once; a part beyond the useful number does nothing. Then, once, join. Until
+   then `out` and the layer's open batch are unspecified. */
+LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q, const float *k,
+                                    const float *v, float *out, int part, int n_parts);
+LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
+/* Time moves n tokens; rows attended beyond n were drafts and are gone. */
+LONGCTX_API int longctx_commit(longctx *, int n);
+/* Learned sinks (gpt-oss): logits [n_heads] before softmax, finite or -INFINITY; NULL = off. Not
+   the sink tokens of the desc; both may be on. */
+LONGCTX_API int longctx_set_sink_logits(longctx *, int layer, const float *logits);
+
+/* ---- state files --------------------------------------------------------------------------- */
+
+/* Exactly the bytes that longctx_save writes now. */
+LONGCTX_API size_t longctx_state_size(const longctx *);
+#ifndef LONGCTX_NO_STDIO
+/* Writes the committed state at the file's position and leaves the file right behind it. */
+LONGCTX_API int longctx_save(const longctx *, FILE *);
+/* A context in raw memory; the file decides the layout, max_threads is 1. NULL on failure with
+   *error set (may be NULL); what was in `mem` is lost. */
+LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
+/* Into a live context of the same desc (max_threads may differ). Verifies the whole state before
+   it touches the context, so the file must be seekable; a refusal changes nothing. */
+LONGCTX_API int longctx_restore(longctx *, FILE *);
+#endif
+
+/* ---- questions ----------------------------------------------------------------------------- */
+
+LONGCTX_API int64_t longctx_position(const longctx *); /* of the next token                      */
+/* Resolved, no zeros left to derive. Its pointers lead into the block, into a list made by this
+   call: it counts as a use of the context. */
+LONGCTX_API longctx_desc longctx_get_desc(const longctx *);
+LONGCTX_API const char *longctx_error(int code);
+LONGCTX_API const char *longctx_version(void);
+LONGCTX_API int longctx_isa(const longctx *);
+LONGCTX_API int longctx_set_isa(longctx *, int isa); /* E_ISA when this machine or build lacks it */
+/* "scalar" "scalar-fma" "sse2" "avx2" "avx512" "neon" "wasm"; NULL past the end. */
+LONGCTX_API const char *longctx_isa_name(int isa);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* LONGCTX_H */
+#endif /* LCX_PASS */
+
+#if defined(LONGCTX_IMPLEMENTATION) && !defined(LONGCTX_IMPLEMENTED)
+#ifndef LCX_PASS
+
+/* ============================================================================================ */
+/* == 3 TOOLS ==                                                                                */
+/* The compiler layer, exact integer arithmetic, conversions of numbers. Called by everyone.    */
+
+#if defined(__FAST_MATH__) && !defined(LONGCTX_ALLOW_FAST_MATH)
+#error "longctx.h: -ffast-math (or -Ofast) ends its promise of the same bits. Compile the file \
+with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go on regardless."
+#endif
+
+#include <string.h> /* memcpy, memset, memcmp; nothing else of libc */
+
+#ifndef LONGCTX_FILENAME
+#define LONGCTX_FILENAME "longctx.h"
+#endif
+#ifndef LONGCTX_ASSERT
+#define LONGCTX_ASSERT(x) ((void)0)
+#endif
+
+#if defined(__GNUC__) && !defined(__TINYC__)
+#define LCX_GNU 1
+#else
+#define LCX_GNU 0
+#endif
+
+#if LCX_GNU
+#define LCX_UNUSED __attribute__((unused))
+#define LCX_INLINE static inline __attribute__((always_inline, unused))
+#define LCX_OUTLINE static __attribute__((noinline, unused))
+#define LCX_TARGET(list) __attribute__((target(list)))
+#else
+#define LCX_UNUSED
+#define LCX_INLINE static inline
+#define LCX_OUTLINE static
+#define LCX_TARGET(list)
+#endif
+#if defined(__clang__)
+#define LCX_UNROLL _Pragma("clang loop unroll(full)")
+#elif LCX_GNU
+#define LCX_UNROLL _Pragma("GCC unroll 64")
+#else
+#define LCX_UNROLL
+#endif
+
+/* Which instruction sets this build has. The numbers are longctx_isa's. */
+#define LCX_SCALAR 0
+#define LCX_SCALAR_FMA 1
+#define LCX_SSE2 2
+#define LCX_AVX2 3
+#define LCX_AVX512 4
+#define LCX_NEON 5
+#define LCX_WASM 6
+#define LCX_ISAS 7
+
+#if defined(__FMA__) || defined(__aarch64__) || defined(__ARM_FEATURE_FMA) ||                    \
+    defined(__FP_FAST_FMAF) || defined(__s390x__) || defined(__powerpc64__) ||                   \
+    (defined(__riscv_flen) && LCX_GNU)
+#define LCX_BASE_FMA LCX_GNU /* every machine this build runs on has fused multiply-add */
+#else
+#define LCX_BASE_FMA 0
+#endif
+#if !defined(LONGCTX_NO_SIMD) && (defined(__x86_64__) && LCX_GNU || defined(_M_X64))
+#define LCX_X86 1
+#else
+#define LCX_X86 0
+#endif
+#if !defined(LONGCTX_NO_SIMD) && defined(__aarch64__) && defined(__ARM_NEON)
+#define LCX_ARM 1
+#else
+#define LCX_ARM 0
+#endif
+#if !defined(LONGCTX_NO_SIMD) && defined(__wasm_simd128__)
+#define LCX_WEB 1
+#else
+#define LCX_WEB 0
+#endif
+
+#if LCX_X86
+#include <immintrin.h>
+#ifdef _MSC_VER
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#elif LCX_ARM
+#include <arm_neon.h>
+#elif LCX_WEB
+#include <wasm_simd128.h>
+#endif
+
+#define LCX_POS_END ((int64_t)1 << 62)
+#define LCX_SPAN 64      /* tokens: the unit of softmax; changing it changes every bit  */
+#define LCX_SEGMENT 512  /* tokens: the unit of merging partial results; likewise       */
+#define LCX_ROWS 48      /* most (token, head) rows in one pass over the keys           */
+#define LCX_DIRECT 8     /* up to so many rows read float16 as it is; more widen it once */
+#define LCX_DIMS 576     /* largest head_dim and head_dim_v                             */
+#define LCX_BIG 1.09951163e12f /* 2^40: keeps any score of 576 dims finite              */
+#define LCX_MASKED (-3e38f)    /* score of a key that a row does not see                */
+#define LCX_NOTHING (-1e30f)   /* maximum of a row that has seen nothing yet            */
+#define LCX_LOG2E 1.4426950408889634
+
+LCX_INLINE int lcx_min(int a, int b) { return a < b ? a : b; }
+LCX_INLINE int64_t lcx_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+LCX_INLINE int64_t lcx_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+LCX_INLINE int lcx_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
+
+LCX_INLINE uint32_t lcx_bits(float x)
+{
+  uint32_t u;
+  memcpy(&u, &x, sizeof u);
+  return u;
+}
+
+LCX_INLINE float lcx_float(uint32_t u)
+{
+  float x;
+  memcpy(&x, &u, sizeof x);
+  return x;
+}
+
+/* by bits: comparisons are not to be trusted under -ffinite-math-only */
+LCX_INLINE int lcx_finite(float x) { return (lcx_bits(x) & 0x7f800000u) != 0x7f800000u; }
+
+LCX_INLINE int lcx_finite_double(double x)
+{
+  uint64_t u;
+  memcpy(&u, &x, sizeof u);
+  return (u >> 52 & 0x7ff) != 0x7ff;
+}
+
+/* high half of a 64 x 64 bit product */
+static LCX_UNUSED uint64_t lcx_mulhi(uint64_t a, uint64_t b)
+{
+  uint64_t al = a & 0xffffffffu, ah = a >> 32, bl = b & 0xffffffffu, bh = b >> 32;
+  uint64_t mid = ah * bl + (al * bl >> 32), mid2 = al * bh + (mid & 0xffffffffu);
+  return ah * bh + (mid >> 32) + (mid2 >> 32);
+}
+
+/* x = 2^e * (1 + fraction), x a normal double > 0: e, and log2(1 + fraction) as a 64-bit
+   fraction, by 64 squarings */
+static LCX_UNUSED int lcx_log2(double x, uint64_t *fraction)
+{
+  uint64_t u, m, f = 0;
+  int i;
+  memcpy(&u, &x, sizeof u);
+  m = ((u & 0xfffffffffffffu) | 0x10000000000000u) << 11;
+  for (i = 0; i < 64; ++i) {
+    m = lcx_mulhi(m, m);
+    f <<= 1;
+    if (m >> 63) f |= 1;
+    else m <<= 1;
+  }
+  *fraction = f;
+  return (int)(u >> 52 & 0x7ff) - 1023;
+}
+
+/* 2^-f of a 64-bit fraction f > 0, as a 64-bit fraction: 1 - x + x^2/2 - ..., x = f ln 2 */
+static LCX_UNUSED uint64_t lcx_exp2_minus(uint64_t f)
+{
+  uint64_t x = lcx_mulhi(f, 0xb17217f7d1cf79abu), term = x, sum = 0 - x;
+  unsigned n;
+  for (n = 2; n < 26; ++n) {
+    term = lcx_mulhi(term, x) / n;
+    sum = n & 1 ? sum - term : sum + term;
+  }
+  return sum;
+}
+
+/* RoPE's step in 2^-64 turns a token: 2^64 / (2 pi) * base^(-i/half), integers only, so that every
+   machine rotates alike (arXiv 2104.09864, theta_i) */
+static LCX_UNUSED uint64_t lcx_rope_step(double base, int i, int half)
+{
+  uint64_t f, n = (uint64_t)i, d = (uint64_t)half, turn = 0x28be60db9391054au; /* 2^64 / (2 pi) */
+  uint64_t whole = (uint64_t)lcx_log2(base, &f) * n, low = (f & 0xffffffffu) * n;
+  uint64_t high = (whole % d << 32) + (f >> 32) * n + (low >> 32); /* log2(base)*i = whole.high.low */
+  uint64_t shift = whole / d + (high / d >> 32), fraction = high / d << 32;
+  fraction |= ((high % d << 32) | (low & 0xffffffffu)) / d;
+  if (fraction) turn = lcx_mulhi(turn, lcx_exp2_minus(fraction));
+  return shift > 63 ? 0 : turn >> shift;
+}
+
+/* The same step from a caller's frequency in radians a token: mantissa * 2^64/(2 pi), shifted. */
+static LCX_UNUSED uint64_t lcx_freq_step(double radians)
+{
+  uint64_t u, m, high, low, step;
+  int shift;
+  memcpy(&u, &radians, sizeof u);
+  shift = 1023 + 52 - (int)(u >> 52 & 0x7ff); /* radians = m * 2^-shift */
+  m = (u & 0xfffffffffffffu) | 0x10000000000000u;
+  high = lcx_mulhi(m, 0x28be60db9391054au);
+  low = m * 0x28be60db9391054au;
+  if ((u >> 52 & 0x7ff) == 0 || shift > 127) step = 0;
+  else if (shift >= 64) step = shift == 64 ? high : high >> (shift - 64);
+  else if (shift > 0) step = high << (64 - shift) | low >> shift;
+  else step = shift > -64 ? low << -shift : 0;
+  return u >> 63 ? 0 - step : step;
+}
+
+/* 2^-x, x >= 0, to the last bit or two */
+static LCX_UNUSED float lcx_pow2_minus(double x)
+{
+  uint64_t whole = (uint64_t)x, f = (uint64_t)((x - (double)whole) * 18446744073709551616.0);
+  double y = f ? (double)lcx_exp2_minus(f) * (1 / 18446744073709551616.0) : 1;
+  for (; whole > 0 && y > 0; --whole) y *= 0.5;
+  return (float)y;
+}
+
+static LCX_UNUSED double lcx_sqrt(double x)
+{
+  double y = x > 1 ? x : 1;
+  int i;
+  for (i = 0; i < 64; ++i) y = (y + x / y) * 0.5;
+  return y;
+}
+
+/* float32 -> float16, nearest even; saturates at 65504 so that what is stored is finite */
+LCX_INLINE uint16_t lcx_f16_from_f32(float x)
+{
+  uint32_t u = lcx_bits(x), sign = u >> 16 & 0x8000u, a = u & 0x7fffffffu;
+  if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7bffu);
+  if (a >= 0x38800000u) return (uint16_t)(sign | (a - 0x38000000u + 0xfffu + (a >> 13 & 1)) >> 13);
+  if (a <= 0x33000000u) return (uint16_t)sign; /* 2^-25 ties to zero */
+  {
+    uint32_t shift = 126u - (a >> 23), m = (a & 0x7fffffu) | 0x800000u, half = 1u << (shift - 1);
+    return (uint16_t)(sign | (m + half - 1 + (m >> shift & 1)) >> shift);
+  }
+}
+
+LCX_INLINE float lcx_f32_from_f16(uint16_t h)
+{
+  uint32_t m = (uint32_t)(h & 0x7fffu) << 13, sign = (uint32_t)(h & 0x8000u) << 16;
+  if (m >= 0x800000u) return lcx_float(sign | (m + 0x38000000u));
+  /* a denormal: exact, and no denormal float32 appears on the way */
+  return lcx_float(sign | lcx_bits(lcx_float(m + 0x38800000u) - 6.103515625e-5f));
+}
+
+LCX_INLINE uint16_t lcx_bf16_from_f32(float x)
+{
+  uint32_t u = lcx_bits(x);
+  return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+
+LCX_INLINE float lcx_f32_from_bf16(uint16_t h) { return lcx_float((uint32_t)h << 16); }
+
+/* -LCX_BIG..LCX_BIG; NaN becomes LCX_BIG */
+LCX_INLINE float lcx_held(float x)
+{
+  x = x < LCX_BIG ? x : LCX_BIG;
+  return x > -LCX_BIG ? x : -LCX_BIG;
+}
+
+/* ============================================================================================ */
+/* == 4 TILES ==                                                                                */
+/* How keys and values lie in memory: the kernels and the window agree here.                    */
+
+/* A tile holds `tile` tokens of one KV head: keys dimension-major, so that neighbouring lanes are
+   neighbouring tokens, and right behind them the values token-major, so that lanes are dims:
+
+     keys    [head_dim][tile]            float32, float16, bfloat16
+             [head_dim/4][tile][4]       int8 (+128), then scales [tile]
+     values  panels of 64 dims, each     [tile][<= 64], for int8 [tile/4][<= 64][4]; then scales
+
+   int8 stands four by four for the integer dot products: four dims of a key, four tokens of
+   values. A window uses tiles of 64, or of 16 where 64 would waste memory; the sinks use one tile
+   of their exact number below 64. Kernels read up to 64 lanes past a tile's last row into whatever
+   follows; such lanes are masked or never stored. */
+typedef struct lcx_store {
+  int32_t type_k, type_v, head_dim, head_dim_v;
+  int32_t tile;                    /* tokens in a tile                                           */
+  int32_t tiles;                   /* tiles in a KV head's ring                                  */
+  uint32_t scale_k, val, scale_v;  /* bytes from a tile's start to: key scales, values, scales   */
+  uint32_t bytes;                  /* of a tile                                                  */
+} lcx_store;
+
+#define LCX_PANEL 64
+
+LCX_INLINE int lcx_elem(int type) { return type == LONGCTX_F32 ? 4 : type == LONGCTX_Q8 ? 1 : 2; }
+
+/* The shape of a tile. Every product fits: dims <= 576, tile <= 64. */
+static LCX_UNUSED void lcx_store_make(lcx_store *s, int type_k, int type_v, int head_dim,
+                                      int head_dim_v, int tile, int gap)
+{
+  int k = type_k == LONGCTX_Q8 ? lcx_up(head_dim, 4) * tile : head_dim * tile * lcx_elem(type_k);
+  int v = head_dim_v * tile * lcx_elem(type_v);
+  int val = k + (type_k == LONGCTX_Q8 ? 4 * tile : 0);
+  int end = val + v + (type_v == LONGCTX_Q8 ? 4 * tile : 0);
+  s->type_k = type_k;
+  s->type_v = type_v;
+  s->head_dim = head_dim;
+  s->head_dim_v = head_dim_v;
+  s->tile = tile;
+  s->tiles = 0;
+  s->scale_k = (uint32_t)k;
+  s->val = (uint32_t)val;
+  s->scale_v = (uint32_t)(val + v);
+  s->bytes = (uint32_t)(lcx_up(end, 4) + gap);
+}
+
+/* bytes from the keys to element (dim, token) */
+LCX_INLINE size_t lcx_key_at(const lcx_store *s, int dim, int token)
+{
+  if (s->type_k == LONGCTX_Q8) return (size_t)((dim / 4 * s->tile + token) * 4 + dim % 4);
+  return (size_t)((dim * s->tile + token) * lcx_elem(s->type_k));
+}
+
+LCX_INLINE int lcx_panel_width(const lcx_store *s, int dim)
+{
+  return lcx_min(LCX_PANEL, s->head_dim_v - dim / LCX_PANEL * LCX_PANEL);
+}
+
+/* bytes from the values to element (token, dim) */
+LCX_INLINE size_t lcx_val_at(const lcx_store *s, int token, int dim)
+{
+  int in = dim % LCX_PANEL, panel = (dim - in) * s->tile, width = lcx_panel_width(s, dim);
+  if (s->type_v == LONGCTX_Q8) return (size_t)(panel + (token / 4 * width + in) * 4 + token % 4);
+  return (size_t)((panel + token * width + in) * lcx_elem(s->type_v));
+}
+
+/* Where token x of a ring lies. */
+LCX_INLINE size_t lcx_tile_at(const lcx_store *s, int64_t x)
+{
+  return (size_t)(x / s->tile % s->tiles) * s->bytes;
+}
+
+/* 64 tokens as the kernels see them: four groups of 16, each inside one tile. */
+typedef struct lcx_span {
+  const unsigned char *tile[4];
+  int at[4]; /* the group's first token inside its tile */
+} lcx_span;
+
+LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, int64_t x)
+{
+  lcx_span r;
+  int g;
+  for (g = 0; g < 4; ++g) {
+    r.tile[g] = ring + lcx_tile_at(s, x + 16 * g);
+    r.at[g] = (int)((x + 16 * g) % s->tile);
+  }
+  return r;
+}
+
+/* Up to LCX_ROWS queries on their way through the keys of one KV head; a row is one query head of
+   one token. Arrays lie in the block's scratch. Coordinates x are positions in the window and
+   indices among the sinks. */
+typedef struct lcx_rows {
+  int n, head_dim, head_dim_v;
+  int stride;            /* floats between rows of o and sum_o: head_dim_v rounded up to 64      */
+  float cap;             /* soft-cap in base 2; 0 = none                                         */
+  float *q[2];           /* [n][head_dim] scaled to base 2, rotated: for the window, the sinks   */
+  int64_t *from[2], *to[2]; /* [n] visible x: from <= x < to, window and sinks                   */
+  int64_t *stand[2];     /* [n] the x at which a query stands: distance = stand - x              */
+  float *slope;          /* [n] ALiBi in base 2, negative; NULL = none                           */
+  int *bad;              /* [n] the query was NaN or infinite                                    */
+  int *lo, *hi;          /* [n] visible part of the span at hand                                 */
+  float *m, *l, *o;      /* [n], [n], [n][stride] maximum, sum, values of the segment at hand    */
+  float *lane;           /* [n][16] the sum's lanes                                              */
+  float *rescale;        /* [n] 2^(old m - new m)                                                */
+  float *s;              /* [n][64] scores, then weights, of the span at hand                    */
+  float *sum_m, *sum_l, *sum_o; /* like m, l, o, over all segments so far                        */
+  float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: of the window, of the sinks    */
+  float *line, *key;     /* [head dims] a row on its way in; the key, rotated                    */
+  float *keys, *vals;    /* a span widened to float32, or NULL                                   */
+  int careful;           /* other parts may be writing next to what is read                      */
+  int32_t *qi;           /* [n][head_dim/4][2] int8 queries, packed for the words, or NULL       */
+  float *qi_scale;       /* [n]                                                                  */
+  int32_t *qi_shift;     /* [n] what the +128 of the keys adds to a dot product, negated         */
+  int32_t *wi;           /* [n][16][2] int8 weights, packed for the words, or NULL               */
+  float *wi_scale;       /* [n]                                                                  */
+  int64_t turned[2];     /* the position turn[] stands for, -1 = none                            */
+} lcx_rows;
+
+/* One instruction set's kernels; room 6 says what each does. */
+typedef struct lcx_kernels {
+  void (*turn)(const uint64_t *step, int half, uint64_t position, float mscale, float *turn);
+  void (*rotate)(const float *x, int dims, int half, int interleaved, const float *turn, float *y);
+  void (*append)(const lcx_store *st, unsigned char *tile, int token, const float *k,
+                 const float *v);
+  void (*quantise_q)(lcx_rows *w);
+  void (*segment)(lcx_rows *w, int which, const lcx_store *st, const unsigned char *ring,
+                  int64_t from, int64_t to);
+  void (*merge)(float *sum_m, float *sum_l, float *sum_o, float m, float l, const float *o,
+                int dims);
+  void (*finish)(const float *o, float l, int dims, float *out);
+} lcx_kernels;
+
+/* bfloat16 is widened to float32 span by span, float16 when so many rows share the work. */
+LCX_INLINE int lcx_widens(int type, int rows)
+{
+  return type == LONGCTX_BF16 || (type == LONGCTX_F16 && rows > LCX_DIRECT);
+}
+
+/* visible tokens of a span: first <= token < last */
+typedef struct lcx_hull { int first, last; } lcx_hull;
+
+LCX_INLINE lcx_hull lcx_hull_of(const lcx_rows *w, int row, int end)
+{
+  lcx_hull h = {LCX_SPAN, 0};
+  for (; row < end; ++row) {
+    if (w->lo[row] >= w->hi[row]) continue;
+    if (w->lo[row] < h.first) h.first = w->lo[row];
+    if (w->hi[row] > h.last) h.last = w->hi[row];
+  }
+  return h;
+}
+
+/* lo and hi of every row in the span that starts at x, and their hull */
+static LCX_UNUSED lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
+{
+  int r;
+  for (r = 0; r < w->n; ++r) {
+    w->lo[r] = (int)lcx_max64(0, lcx_min64(w->from[which][r] - x, LCX_SPAN));
+    w->hi[r] = (int)lcx_max64(0, lcx_min64(w->to[which][r] - x, LCX_SPAN));
+  }
+  return lcx_hull_of(w, 0, w->n);
+}
+#ifdef LONGCTX_NO_DISPATCH /* rooms 5 and 6 are read once, here */
+#if LCX_X86 && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) &&         \
+    defined(__AVX512VNNI__)
+#define LCX_PASS LCX_AVX512
+#elif LCX_X86 && defined(__AVX2__) && (defined(__FMA__) && defined(__F16C__) || defined(_MSC_VER))
+#define LCX_PASS LCX_AVX2
+#elif LCX_X86
+#define LCX_PASS LCX_SSE2
+#elif LCX_ARM
+#define LCX_PASS LCX_NEON
+#elif LCX_WEB
+#define LCX_PASS LCX_WASM
+#elif LCX_BASE_FMA
+#define LCX_PASS LCX_SCALAR_FMA
+#else
+#define LCX_PASS LCX_SCALAR
+#endif
+#endif
+#endif /* LCX_PASS */
+
+#ifdef LCX_PASS
+
+/* ============================================================================================ */
+/* == 5 WORDS ==                                                                                */
+/* What a vector can do, said once per instruction set in the same order; used by room 6 alone. */
+
+/* VW lanes of float32. fma(a, b, c) = a*b + c, in one rounding where the set has it (class one),
+   in two where not (class two).
+
+   Rule 0: no v_add or v_sub ever has a product as an operand; a product feeds an fma, a max, a
+   pick or memory. So no compiler can contract anything, in any mode, and bits stay the same.
+
+     v_max(a, b) = a > b ? a : b     v_min(a, b) = a < b ? a : b     exactly so, also for NaN
+     v_pick(a, b, x, y) = a < b ? x : y
+     v_exp2i(p, t): p * 2^i, i the low bits of t, by integer addition to the exponent
+     v_hmax: the largest lane        v_lanes: 0, 1, 2, ...
+     v_int: int32 lanes to float
+     v_shapes: S(type, rows, vectors of keys, vectors of values), the register tiles, largest first
+
+   int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
+   (signed) by four unsigned bytes, exact on every set. vq_pack and vw_pack lay four multipliers
+   out as two int32 for the words that read them. */
+
+#if LCX_PASS == LCX_AVX512
+#define LCX_HAVE_AVX512 1
+#define LCX_FN(name) lcx_##name##_avx512
+#define LCX_T LCX_TARGET("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")
+#define VW 16
+#define VF __m512
+#define v_set(x) _mm512_set1_ps(x)
+#define v_load(p) _mm512_loadu_ps(p)
+#define v_store(p, a) _mm512_storeu_ps(p, a)
+#define v_load_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define v_load_bf16(p)                                                                           \
+  _mm512_castsi512_ps(_mm512_slli_epi32(                                                         \
+      _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
+#define v_add(a, b) _mm512_add_ps(a, b)
+#define v_sub(a, b) _mm512_sub_ps(a, b)
+#define v_mul(a, b) _mm512_mul_ps(a, b)
+#define v_div(a, b) _mm512_div_ps(a, b)
+#define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define v_max(a, b) _mm512_max_ps(a, b)
+#define v_min(a, b) _mm512_min_ps(a, b)
+#define v_pick(a, b, x, y) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x)
+#define v_lanes() _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+#define v_exp2i(p, t)                                                                            \
+  _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p),                                   \
+                                       _mm512_slli_epi32(_mm512_castps_si512(t), 23)))
+LCX_T LCX_INLINE float LCX_FN(hmax)(VF a)
+{
+  __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a),
+                           _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)));
+  __m128 b = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+#define VI __m512i
+typedef struct LCX_FN(acc) { VI high, low; } LCX_FN(acc); /* q = 128*high + low, bytes both */
+#define vi_load(p) _mm512_loadu_si512((const void *)(p))
+#define vi_zero() _mm512_setzero_si512()
+#define v_int(a) _mm512_cvtepi32_ps(a)
+#define vq_zero(a) ((a).high = (a).low = _mm512_setzero_si512())
+#define vq_dot(a, k, q)                                                                          \
+  ((a).high = _mm512_dpbusd_epi32((a).high, k, _mm512_set1_epi32((q)[0])),                       \
+   (a).low = _mm512_dpbusd_epi32((a).low, k, _mm512_set1_epi32((q)[1])))
+#define vq_sum(a, shift)                                                                         \
+  _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32((a).high, 7), (a).low),                    \
+                   _mm512_set1_epi32(shift))
+#define vw_dot(a, v, w) _mm512_dpbusd_epi32(a, _mm512_set1_epi32((w)[0]), v)
+#define LCX_BYTES_PACK 1
+#define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 4, 4)
+#define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 4, 4)
+#define v_shapes_q8(S) S(Q8, 4, 2, 4) S(Q8, 1, 4, 4)
+
+#elif LCX_PASS == LCX_AVX2
+#define LCX_HAVE_AVX2 1
+#define LCX_FN(name) lcx_##name##_avx2
+#define LCX_T LCX_TARGET("avx2,fma,f16c")
+#define VW 8
+#define VF __m256
+#define v_set(x) _mm256_set1_ps(x)
+#define v_load(p) _mm256_loadu_ps(p)
+#define v_store(p, a) _mm256_storeu_ps(p, a)
+#define v_load_f16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define v_load_bf16(p)                                                                           \
+  _mm256_castsi256_ps(_mm256_slli_epi32(                                                         \
+      _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
+#define v_add(a, b) _mm256_add_ps(a, b)
+#define v_sub(a, b) _mm256_sub_ps(a, b)
+#define v_mul(a, b) _mm256_mul_ps(a, b)
+#define v_div(a, b) _mm256_div_ps(a, b)
+#define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define v_max(a, b) _mm256_max_ps(a, b)
+#define v_min(a, b) _mm256_min_ps(a, b)
+#define v_pick(a, b, x, y) _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ))
+#define v_lanes() _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7)
+#define v_exp2i(p, t)                                                                            \
+  _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p),                                   \
+                                       _mm256_slli_epi32(_mm256_castps_si256(t), 23)))
+LCX_T LCX_INLINE float LCX_FN(hmax)(VF a)
+{
+  __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+#define VI __m256i
+typedef VI LCX_FN(acc);
+#define vi_load(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define vi_zero() _mm256_setzero_si256()
+#define v_int(a) _mm256_cvtepi32_ps(a)
+#define vq_zero(a) ((a) = _mm256_setzero_si256())
+#define vq_dot(a, k, q) /* even bytes by [0], odd by [1], widened: pmaddubsw would saturate */   \
+  ((a) = _mm256_add_epi32(                                                                       \
+       _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_and_si256(k, _mm256_set1_epi16(255)),        \
+                                             _mm256_set1_epi32((q)[0]))),                        \
+       _mm256_madd_epi16(_mm256_srli_epi16(k, 8), _mm256_set1_epi32((q)[1]))))
+#define vq_sum(a, shift) _mm256_add_epi32(a, _mm256_set1_epi32(shift))
+#define vw_dot(a, v, w)                                                                          \
+  _mm256_add_epi32(                                                                              \
+      _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8),       \
+                                            _mm256_set1_epi32((w)[0]))),                         \
+      _mm256_madd_epi16(_mm256_srai_epi16(v, 8), _mm256_set1_epi32((w)[1])))
+#define LCX_BYTES_PACK 0
+#define v_shapes_f32(S) S(F32, 6, 2, 2) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
+#define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
+#define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
+
+#elif LCX_PASS == LCX_SSE2
+#define LCX_HAVE_SSE2 1
+#define LCX_FN(name) lcx_##name##_sse2
+#define LCX_T
+#define VW 4
+#define VF __m128
+#define v_set(x) _mm_set1_ps(x)
+#define v_load(p) _mm_loadu_ps(p)
+#define v_store(p, a) _mm_storeu_ps(p, a)
+LCX_INLINE VF LCX_FN(load_f16)(const void *p)
+{
+  __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)p), _mm_setzero_si128());
+  __m128i sign = _mm_slli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x8000)), 16);
+  __m128i m = _mm_slli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x7fff)), 13);
+  __m128i normal = _mm_add_epi32(m, _mm_set1_epi32(0x38000000));
+  __m128i tiny = _mm_castps_si128(_mm_sub_ps(_mm_castsi128_ps(_mm_add_epi32(
+      m, _mm_set1_epi32(0x38800000))), _mm_set1_ps(6.103515625e-5f)));
+  __m128i is = _mm_cmpgt_epi32(m, _mm_set1_epi32(0x7fffff));
+  return _mm_castsi128_ps(_mm_or_si128(sign, _mm_or_si128(_mm_and_si128(is, normal),
+                                                          _mm_andnot_si128(is, tiny))));
+}
+#define v_load_f16(p) LCX_FN(load_f16)(p)
+#define v_load_bf16(p)                                                                           \
+  _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(),                                       \
+                                      _mm_loadl_epi64((const __m128i *)(const void *)(p))))
+#define v_add(a, b) _mm_add_ps(a, b)
+#define v_sub(a, b) _mm_sub_ps(a, b)
+LCX_INLINE VF LCX_FN(mul)(VF a, VF b)
+{
+  VF p = _mm_mul_ps(a, b);
+#if LCX_GNU
+  __asm__("" : "+x"(p)); /* with -mfma a compiler would fuse it: class two must not */
+#endif
+  return p;
+}
+#define v_mul(a, b) LCX_FN(mul)(a, b)
+#define v_div(a, b) _mm_div_ps(a, b)
+#define v_fma(a, b, c) _mm_add_ps(LCX_FN(mul)(a, b), c)
+#define v_max(a, b) _mm_max_ps(a, b)
+#define v_min(a, b) _mm_min_ps(a, b)
+LCX_INLINE VF LCX_FN(pick)(VF a, VF b, VF x, VF y)
+{
+  VF is = _mm_cmplt_ps(a, b);
+  return _mm_or_ps(_mm_and_ps(is, x), _mm_andnot_ps(is, y));
+}
+#define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
+#define v_lanes() _mm_setr_ps(0, 1, 2, 3)
+#define v_exp2i(p, t)                                                                            \
+  _mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(p), _mm_slli_epi32(_mm_castps_si128(t), 23)))
+LCX_INLINE float LCX_FN(hmax)(VF a)
+{
+  a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+  return _mm_cvtss_f32(_mm_max_ss(a, _mm_shuffle_ps(a, a, 1)));
+}
+#define VI __m128i
+typedef VI LCX_FN(acc);
+#define vi_load(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
+#define vi_zero() _mm_setzero_si128()
+#define v_int(a) _mm_cvtepi32_ps(a)
+#define vq_zero(a) ((a) = _mm_setzero_si128())
+#define vq_dot(a, k, q)                                                                          \
+  ((a) = _mm_add_epi32(                                                                          \
+       _mm_add_epi32(a, _mm_madd_epi16(_mm_and_si128(k, _mm_set1_epi16(255)),                    \
+                                       _mm_set1_epi32((q)[0]))),                                 \
+       _mm_madd_epi16(_mm_srli_epi16(k, 8), _mm_set1_epi32((q)[1]))))
+#define vq_sum(a, shift) _mm_add_epi32(a, _mm_set1_epi32(shift))
+#define vw_dot(a, v, w)                                                                          \
+  _mm_add_epi32(                                                                                 \
+      _mm_add_epi32(a, _mm_madd_epi16(_mm_srai_epi16(_mm_slli_epi16(v, 8), 8),                   \
+                                      _mm_set1_epi32((w)[0]))),                                  \
+      _mm_madd_epi16(_mm_srai_epi16(v, 8), _mm_set1_epi32((w)[1])))
+#define LCX_BYTES_PACK 0
+#define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
+#define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
+#define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
+
+#elif LCX_PASS == LCX_NEON
+#define LCX_HAVE_NEON 1
+#define LCX_FN(name) lcx_##name##_neon
+#define LCX_T
+#define VW 4
+#define VF float32x4_t
+#define v_set(x) vdupq_n_f32(x)
+#define v_load(p) vld1q_f32(p)
+#define v_store(p, a) vst1q_f32(p, a)
+#define v_load_f16(p) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)(p))))
+#define v_load_bf16(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16((const uint16_t *)(p)), 16))
+#define v_add(a, b) vaddq_f32(a, b)
+#define v_sub(a, b) vsubq_f32(a, b)
+#define v_mul(a, b) vmulq_f32(a, b)
+#define v_div(a, b) vdivq_f32(a, b)
+#define v_fma(a, b, c) vfmaq_f32(c, a, b)
+#define v_max(a, b) vbslq_f32(vcgtq_f32(a, b), a, b)
+#define v_min(a, b) vbslq_f32(vcltq_f32(a, b), a, b)
+#define v_pick(a, b, x, y) vbslq_f32(vcltq_f32(a, b), x, y)
+LCX_INLINE VF LCX_FN(lanes)(void)
+{
+  static const float lanes[4] = {0, 1, 2, 3};
+  return vld1q_f32(lanes);
+}
+#define v_lanes() LCX_FN(lanes)()
+#define v_exp2i(p, t)                                                                            \
+  vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p),                                      \
+                                  vshlq_n_u32(vreinterpretq_u32_f32(t), 23)))
+LCX_INLINE float LCX_FN(hmax)(VF a) { return vmaxvq_f32(a); }
+#define VI int32x4_t
+typedef VI LCX_FN(acc);
+#define vi_load(p) vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)(p)))
+#define vi_zero() vdupq_n_s32(0)
+#define v_int(a) vcvtq_f32_s32(a)
+#define vq_zero(a) ((a) = vdupq_n_s32(0))
+/* sum of each 4 neighbours of a by the 4 of b */
+LCX_INLINE VI LCX_FN(dot)(VI a, int16x8_t low, int16x8_t high, const int32_t *w)
+{
+  int16x4_t b = vreinterpret_s16_s32(vld1_s32(w));
+  VI p = vpaddq_s32(vmull_s16(vget_low_s16(low), b), vmull_s16(vget_high_s16(low), b));
+  VI q = vpaddq_s32(vmull_s16(vget_low_s16(high), b), vmull_s16(vget_high_s16(high), b));
+  return vaddq_s32(a, vpaddq_s32(p, q));
+}
+#define vq_dot(a, k, q)                                                                          \
+  ((a) = LCX_FN(dot)(a, vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(vreinterpretq_u8_s32(k)))),   \
+                     vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(vreinterpretq_u8_s32(k)))), q))
+#define vq_sum(a, shift) vaddq_s32(a, vdupq_n_s32(shift))
+#define vw_dot(a, v, w)                                                                          \
+  LCX_FN(dot)(a, vmovl_s8(vget_low_s8(vreinterpretq_s8_s32(v))),                                 \
+              vmovl_s8(vget_high_s8(vreinterpretq_s8_s32(v))), w)
+#define LCX_BYTES_PACK 2
+#define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 8, 8)
+#define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 8, 8)
+#define v_shapes_q8(S) S(Q8, 4, 4, 4) S(Q8, 1, 4, 4)
+
+#elif LCX_PASS == LCX_WASM
+#define LCX_HAVE_WASM 1
+#define LCX_FN(name) lcx_##name##_wasm
+#define LCX_T
+#define VW 4
+#define VF v128_t
+#define v_set(x) wasm_f32x4_splat(x)
+#define v_load(p) wasm_v128_load(p)
+#define v_store(p, a) wasm_v128_store(p, a)
+LCX_INLINE VF LCX_FN(load_f16)(const void *p)
+{
+  VF h = wasm_u32x4_load16x4(p);
+  VF sign = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x8000)), 16);
+  VF m = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x7fff)), 13);
+  VF normal = wasm_i32x4_add(m, wasm_i32x4_splat(0x38000000));
+  VF tiny = wasm_f32x4_sub(wasm_i32x4_add(m, wasm_i32x4_splat(0x38800000)),
+                           wasm_f32x4_splat(6.103515625e-5f));
+  VF is = wasm_i32x4_gt(m, wasm_i32x4_splat(0x7fffff));
+  return wasm_v128_or(sign, wasm_v128_bitselect(normal, tiny, is));
+}
+#define v_load_f16(p) LCX_FN(load_f16)(p)
+#define v_load_bf16(p) wasm_i32x4_shl(wasm_u32x4_load16x4(p), 16)
+#define v_add(a, b) wasm_f32x4_add(a, b)
+#define v_sub(a, b) wasm_f32x4_sub(a, b)
+#define v_mul(a, b) wasm_f32x4_mul(a, b)
+#define v_div(a, b) wasm_f32x4_div(a, b)
+#define v_fma(a, b, c) wasm_f32x4_add(wasm_f32x4_mul(a, b), c)
+#define v_max(a, b) wasm_f32x4_pmax(b, a)
+#define v_min(a, b) wasm_f32x4_pmin(b, a)
+#define v_pick(a, b, x, y) wasm_v128_bitselect(x, y, wasm_f32x4_lt(a, b))
+#define v_lanes() wasm_f32x4_make(0, 1, 2, 3)
+#define v_exp2i(p, t) wasm_i32x4_add(p, wasm_i32x4_shl(t, 23))
+LCX_INLINE float LCX_FN(hmax)(VF a)
+{
+  a = v_max(a, wasm_i32x4_shuffle(a, a, 2, 3, 0, 1));
+  a = v_max(a, wasm_i32x4_shuffle(a, a, 1, 0, 3, 2));
+  return wasm_f32x4_extract_lane(a, 0);
+}
+#define VI v128_t
+typedef VI LCX_FN(acc);
+#define vi_load(p) wasm_v128_load(p)
+#define vi_zero() wasm_i32x4_splat(0)
+#define v_int(a) wasm_f32x4_convert_i32x4(a)
+#define vq_zero(a) ((a) = wasm_i32x4_splat(0))
+#define vq_dot(a, k, q)                                                                          \
+  ((a) = wasm_i32x4_add(                                                                         \
+       wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_v128_and(k, wasm_i16x8_splat(255)),           \
+                                              wasm_i32x4_splat((q)[0]))),                        \
+       wasm_i32x4_dot_i16x8(wasm_u16x8_shr(k, 8), wasm_i32x4_splat((q)[1]))))
+#define vq_sum(a, shift) wasm_i32x4_add(a, wasm_i32x4_splat(shift))
+#define vw_dot(a, v, w)                                                                          \
+  wasm_i32x4_add(                                                                                \
+      wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_i16x8_shr(wasm_i16x8_shl(v, 8), 8),            \
+                                             wasm_i32x4_splat((w)[0]))),                         \
+      wasm_i32x4_dot_i16x8(wasm_i16x8_shr(v, 8), wasm_i32x4_splat((w)[1])))
+#define LCX_BYTES_PACK 0
+#define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
+#define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
+#define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
+
+#else /* scalar, with or without hardware fused multiply-add */
+#if LCX_PASS == LCX_SCALAR_FMA
+#define LCX_HAVE_SCALAR_FMA 1
+#define LCX_FN(name) lcx_##name##_scalar_fma
+#if LCX_X86
+#define LCX_T LCX_TARGET("fma")
+#else
+#define LCX_T
+#endif
+#define v_mul(a, b) ((a) * (b))
+#define v_fma(a, b, c) __builtin_fmaf(a, b, c)
+#else
+#define LCX_HAVE_SCALAR 1
+#define LCX_FN(name) lcx_##name##_scalar
+#define LCX_T
+LCX_INLINE float LCX_FN(mul)(float a, float b)
+{
+#if LCX_GNU && defined(__x86_64__)
+  float p = a * b;
+  __asm__("" : "+x"(p)); /* where hardware could fuse it: class two must not */
+#elif LCX_GNU && defined(__aarch64__)
+  float p = a * b;
+  __asm__("" : "+w"(p));
+#elif LCX_BASE_FMA
+  volatile float p = a * b;
+#else
+  float p = a * b;
+#endif
+  return p;
+}
+#define v_mul(a, b) LCX_FN(mul)(a, b)
+#define v_fma(a, b, c) (LCX_FN(mul)(a, b) + (c))
+#endif
+#define VW 1
+#define VF float
+#define v_set(x) (x)
+#define v_load(p) (*(p))
+#define v_store(p, a) ((void)(*(p) = (a)))
+#define v_load_f16(p) lcx_f32_from_f16(*(const uint16_t *)(p))
+#define v_load_bf16(p) lcx_f32_from_bf16(*(const uint16_t *)(p))
+#define v_add(a, b) ((a) + (b))
+#define v_sub(a, b) ((a) - (b))
+#define v_div(a, b) ((a) / (b))
+LCX_T LCX_INLINE float LCX_FN(max)(float a, float b) { return a > b ? a : b; }
+LCX_T LCX_INLINE float LCX_FN(min)(float a, float b) { return a < b ? a : b; }
+#define v_max(a, b) LCX_FN(max)(a, b)
+#define v_min(a, b) LCX_FN(min)(a, b)
+#define v_pick(a, b, x, y) ((a) < (b) ? (x) : (y))
+#define v_lanes() 0.0f
+#define v_exp2i(p, t) lcx_float(lcx_bits(p) + (lcx_bits(t) << 23))
+LCX_T LCX_INLINE float LCX_FN(hmax)(float a) { return a; }
+#define VI int32_t
+typedef VI LCX_FN(acc);
+LCX_INLINE VI LCX_FN(vi_load)(const void *p)
+{
+  VI a;
+  memcpy(&a, p, 4);
+  return a;
+}
+#define vi_load(p) LCX_FN(vi_load)(p)
+#define vi_zero() 0
+#define v_int(a) ((float)(a))
+#define vq_zero(a) ((a) = 0)
+LCX_INLINE VI LCX_FN(vq)(VI a, VI k, const int32_t *q)
+{
+  uint8_t b[4];
+  int16_t m[4];
+  memcpy(b, &k, 4);
+  memcpy(m, q, 8);
+  return a + b[0] * m[0] + b[1] * m[1] + b[2] * m[2] + b[3] * m[3];
+}
+LCX_INLINE VI LCX_FN(vw)(VI a, VI v, const int32_t *w)
+{
+  int8_t b[4];
+  int16_t m[4];
+  memcpy(b, &v, 4);
+  memcpy(m, w, 8);
+  return a + b[0] * m[0] + b[1] * m[1] + b[2] * m[2] + b[3] * m[3];
+}
+#define vq_dot(a, k, q) ((a) = LCX_FN(vq)(a, k, q))
+#define vq_sum(a, shift) ((a) + (shift))
+#define vw_dot(a, v, w) LCX_FN(vw)(a, v, w)
+#define LCX_BYTES_PACK 2
+#define v_shapes_f32(S) S(F32, 1, 4, 4)
+#define v_shapes_f16(S) S(F16, 1, 4, 4)
+#define v_shapes_q8(S) S(Q8, 1, 4, 4)
+#endif
+
+/* ============================================================================================ */
+/* == 6 KERNELS ==                                                                              */
+/* The arithmetic, written once in words; called through room 7's table by rooms 9 and 11.      */
+
+/* What fixes the bits: the chain of fma over dims per (query, key); spans of 64 and segments of 512
+   at absolute positions, oldest first; one rescale per span; 16 lanes of row sums; one order of
+   merging. Register tiles, tile shapes and who computes what are free: they change nothing. */
+
+/* 2^x for x up to about 0; below -100 it is 0, which keeps every product clear of denormals.
+   1.01 ulp, 2^0 = 1. */
+LCX_T LCX_INLINE VF LCX_FN(exp2)(VF x)
+{
+  VF magic = v_set(12582912.0f), t = v_add(x, magic), f = v_sub(x, v_sub(t, magic));
+  VF p = v_set(0.000155946764f);
+  p = v_fma(p, f, v_set(0.00134066434f));
+  p = v_fma(p, f, v_set(0.00961769279f));
+  p = v_fma(p, f, v_set(0.0555031039f));
+  p = v_fma(p, f, v_set(0.240226522f));
+  p = v_fma(p, f, v_set(0.693147242f));
+  p = v_fma(p, f, v_set(1.0f));
+  return v_pick(x, v_set(-100.0f), v_set(0.0f), v_exp2i(p, t));
+}
+
+LCX_T LCX_INLINE float LCX_FN(exp2_one)(float x)
+{
+  float r[VW];
+  v_store(r, LCX_FN(exp2)(v_set(x)));
+  return r[0];
+}
+
+/* odd polynomial below 5/8, (1 - e)/(1 + e) with e = 2^(-2 log2(e) |x|) above */
+LCX_T LCX_INLINE VF LCX_FN(tanh)(VF x)
+{
+  VF zero = v_set(0.0f), one = v_set(1.0f), a = v_max(x, v_sub(zero, x)), z = v_mul(x, x);
+  VF e = LCX_FN(exp2)(v_mul(a, v_set(-2.88539008f)));
+  VF big = v_div(v_sub(one, e), v_add(one, e));
+  VF p = v_set(-0.0057040425f);
+  p = v_fma(p, z, v_set(0.0206378624f));
+  p = v_fma(p, z, v_set(-0.0537391566f));
+  p = v_fma(p, z, v_set(0.133314312f));
+  p = v_fma(p, z, v_set(-0.333332807f));
+  p = v_fma(v_mul(x, z), p, x);
+  return v_pick(a, v_set(0.625f), p, v_pick(x, zero, v_sub(zero, big), big));
+}
+
+/* cos, sin and -sin of position * step turns, times mscale; each array of half + 16 */
+LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position, float mscale,
+                               float *turn)
+{
+  float *c = turn, *s = turn + half + 16, *ns = s + half + 16, x[16];
+  int i, j, quarter[16];
+  for (i = 0; i < half; i += VW) {
+    for (j = 0; j < VW; ++j) {
+      uint64_t phase = i + j < half ? position * step[i + j] : 0;
+      quarter[j] = (int)((phase + ((uint64_t)1 << 61)) >> 62);
+      x[j] = (float)(int32_t)(uint32_t)(phase >> 30) * 2.3283064365386963e-10f; /* +-1/2 quarter */
+    }
+    {
+      VF a = v_load(x), z = v_mul(a, a), m = v_set(mscale), p, q;
+      p = v_fma(v_set(-0.00460165786f), z, v_set(0.079680033f));
+      p = v_fma(p, z, v_set(-0.64596349f));
+      p = v_fma(p, z, v_set(1.57079637f));
+      q = v_fma(v_set(0.000904021668f), z, v_set(-0.0208602883f));
+      q = v_fma(q, z, v_set(0.253669232f));
+      q = v_fma(q, z, v_set(-1.23370051f));
+      q = v_fma(q, z, v_set(1.0f));
+      v_store(s + i, v_mul(v_mul(p, a), m));
+      v_store(c + i, v_mul(q, m));
+    }
+    for (j = 0; j < VW; ++j) {
+      float sn = s[i + j], cs = c[i + j];
+      int k = quarter[j];
+      s[i + j] = k == 0 ? sn : k == 1 ? cs : k == 2 ? -sn : -cs;
+      c[i + j] = k == 0 ? cs : k == 1 ? -sn : k == 2 ? -cs : sn;
+      ns[i + j] = -s[i + j];
+    }
+  }
+}
+
+/* x[dims], its first 2*half dims rotated, to y. Interleaved pairs come out half-split: stored keys
+   and queries agree, and one loop rotates both kinds. y has 16 floats to spare; x is not y. */
+LCX_T static void LCX_FN(rotate)(const float *x, int dims, int half, int interleaved,
+                                 const float *turn, float *y)
+{
+  const float *c = turn, *s = turn + half + 16, *ns = s + half + 16;
+  float a[LCX_PANEL], b[LCX_PANEL];
+  int i, j, n;
+  for (i = 0; i < half; i += LCX_PANEL) {
+    n = lcx_min(LCX_PANEL, half - i);
+    for (j = 0; j < n; ++j) {
+      a[j] = interleaved ? x[2 * (i + j)] : x[i + j];
+      b[j] = interleaved ? x[2 * (i + j) + 1] : x[i + j + half];
+    }
+    for (; j % VW; ++j) a[j] = b[j] = 0;
+    for (j = 0; j < n; j += VW) {
+      VF u = v_load(a + j), v = v_load(b + j), cs = v_load(c + i + j);
+      float lo[VW], hi[VW];
+      v_store(lo, v_fma(u, cs, v_mul(v, v_load(ns + i + j))));
+      v_store(hi, v_fma(v, cs, v_mul(u, v_load(s + i + j))));
+      memcpy(y + i + j, lo, sizeof(float) * (size_t)lcx_min(VW, n - j));
+      memcpy(y + half + i + j, hi, sizeof(float) * (size_t)lcx_min(VW, n - j));
+    }
+  }
+  for (i = 2 * half; i < dims; ++i) y[i] = x[i];
+}
+
+/* n values to int8 at scale max/127: integers to out, the scale returned */
+LCX_T static float LCX_FN(quantise)(const float *x, int n, float levels, int16_t *out)
+{
+  float most = 0, inverse;
+  int i;
+  for (i = 0; i < n; ++i) {
+    float a = x[i] < 0 ? -x[i] : x[i];
+    most = a > most ? a : most;
+  }
+  inverse = most > 0 ? levels / most : 0.0f;
+  for (i = 0; i < n; ++i) {
+    float r[VW];
+    v_store(r, v_fma(v_set(x[i]), v_set(inverse), v_set(12582912.0f)));
+    out[i] = (int16_t)(int32_t)(lcx_bits(r[0]) - 0x4b400000u);
+  }
+  return most / levels;
+}
+
+/* One token of one KV head into its tile; k is rotated already. Both are held to +-LCX_BIG. */
+LCX_T static void LCX_FN(append)(const lcx_store *st, unsigned char *tile, int token,
+                                 const float *k, const float *v)
+{
+  int16_t qk[LCX_DIMS], qv[LCX_DIMS];
+  float sk = 0, sv = 0;
+  int d;
+  if (st->type_k == LONGCTX_Q8) sk = LCX_FN(quantise)(k, st->head_dim, 127.0f, qk);
+  if (st->type_v == LONGCTX_Q8) sv = LCX_FN(quantise)(v, st->head_dim_v, 127.0f, qv);
+  for (d = 0; d < st->head_dim; ++d) {
+    unsigned char *p = tile + lcx_key_at(st, d, token);
+    switch (st->type_k) {
+    case LONGCTX_F32: *(float *)(void *)p = k[d]; break;
+    case LONGCTX_F16: *(uint16_t *)(void *)p = lcx_f16_from_f32(k[d]); break;
+    case LONGCTX_BF16: *(uint16_t *)(void *)p = lcx_bf16_from_f32(k[d]); break;
+    default: *p = (unsigned char)(qk[d] + 128);
+    }
+  }
+  for (d = 0; d < st->head_dim_v; ++d) {
+    unsigned char *p = tile + st->val + lcx_val_at(st, token, d);
+    switch (st->type_v) {
+    case LONGCTX_F32: *(float *)(void *)p = v[d]; break;
+    case LONGCTX_F16: *(uint16_t *)(void *)p = lcx_f16_from_f32(v[d]); break;
+    case LONGCTX_BF16: *(uint16_t *)(void *)p = lcx_bf16_from_f32(v[d]); break;
+    default: *p = (unsigned char)qv[d];
+    }
+  }
+  if (st->type_k == LONGCTX_Q8) ((float *)(void *)(tile + st->scale_k))[token] = sk;
+  if (st->type_v == LONGCTX_Q8) ((float *)(void *)(tile + st->scale_v))[token] = sv;
+}
+
+/* four multipliers as the words for integer dots read them */
+LCX_T LCX_INLINE void LCX_FN(pack)(const int16_t *m, int split, int32_t *out)
+{
+#if LCX_BYTES_PACK == 1 /* bytes: m = 128*high + low, or m itself */
+  uint32_t high = 0, low = 0;
+  int i;
+  for (i = 0; i < 4; ++i) {
+    int h = split ? (m[i] + 64) >> 7 : m[i];
+    high |= (uint32_t)(h & 255) << 8 * i;
+    low |= (uint32_t)((m[i] - 128 * h) & 255) << 8 * i;
+  }
+  out[0] = (int32_t)high;
+  out[1] = (int32_t)low;
+#elif LCX_BYTES_PACK == 0 /* even and odd bytes apart */
+  int16_t even_odd[4];
+  (void)split;
+  even_odd[0] = m[0];
+  even_odd[1] = m[2];
+  even_odd[2] = m[1];
+  even_odd[3] = m[3];
+  memcpy(out, even_odd, 8);
+#else
+  (void)split;
+  memcpy(out, m, 8);
+#endif
+}
+
+/* 14-bit queries for int8 keys */
+LCX_T static void LCX_FN(quantise_q)(lcx_rows *w)
+{
+  int r, d, quads = (w->head_dim + 3) / 4;
+  for (r = 0; r < w->n; ++r) {
+    int16_t q[LCX_DIMS];
+    int32_t sum = 0;
+    w->qi_scale[r] = LCX_FN(quantise)(w->q[0] + r * w->head_dim, w->head_dim, 8191.0f, q);
+    for (d = w->head_dim; d < 4 * quads; ++d) q[d] = 0;
+    for (d = 0; d < 4 * quads; ++d) sum += q[d];
+    w->qi_shift[r] = -128 * sum;
+    for (d = 0; d < quads; ++d) LCX_FN(pack)(q + 4 * d, 1, w->qi + (r * quads + d) * 2);
+  }
+}
+
+#define LCX_LOAD(type, p)                                                                        \
+  ((type) == LONGCTX_F32   ? v_load((const float *)(const void *)(p))                            \
+   : (type) == LONGCTX_F16 ? v_load_f16((const void *)(p))                                       \
+                           : v_load_bf16((const void *)(p)))
+
+/* Scores of `rows` queries against `vecs` vectors of keys from column c on. q.k is one chain of fma
+   over the dims per (query, key), whatever the tile. */
+LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_store *st,
+                                      const lcx_span *sp, const float *q, int c, float *s)
+{
+  VF acc[6][8], x[8];
+  const unsigned char *k[8];
+  size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
+  int d, i, j, dims = st->head_dim;
+  LCX_UNROLL for (j = 0; j < vecs; ++j) {
+    int t = c + j * VW;
+    k[j] = sp->tile[t / 16] + (size_t)((sp->at[t / 16] + t % 16) * lcx_elem(type));
+    LCX_UNROLL for (i = 0; i < rows; ++i) acc[i][j] = v_set(0.0f);
+  }
+  for (d = 0; d < dims; ++d, at += step) {
+    LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = LCX_LOAD(type, k[j] + at);
+    LCX_UNROLL for (i = 0; i < rows; ++i) {
+      VF b = v_set(q[i * dims + d]);
+      LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
+    }
+  }
+  LCX_UNROLL for (i = 0; i < rows; ++i) {
+    LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(s + i * LCX_SPAN + c + j * VW, acc[i][j]);
+  }
+}
+
+/* The same over int8 keys: an exact integer dot product, then one product with both scales. */
+LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st,
+                                         const lcx_span *sp, const lcx_rows *w, int r, int c)
+{
+  LCX_FN(acc) acc[4][8];
+  VI x[8];
+  const unsigned char *k[8];
+  int d, i, j, quads = (st->head_dim + 3) / 4;
+  const int32_t *q = w->qi + r * quads * 2;
+  size_t at = 0, step = (size_t)(st->tile * 4);
+  LCX_UNROLL for (j = 0; j < vecs; ++j) {
+    int t = c + j * VW;
+    k[j] = sp->tile[t / 16] + (size_t)((sp->at[t / 16] + t % 16) * 4);
+    LCX_UNROLL for (i = 0; i < rows; ++i) vq_zero(acc[i][j]);
+  }
+  for (d = 0; d < quads; ++d, at += step) {
+    LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = vi_load(k[j] + at);
+    LCX_UNROLL for (i = 0; i < rows; ++i) {
+      const int32_t *m = q + (i * quads + d) * 2;
+      LCX_UNROLL for (j = 0; j < vecs; ++j) vq_dot(acc[i][j], x[j], m);
+    }
+  }
+  LCX_UNROLL for (j = 0; j < vecs; ++j) {
+    int t = c + j * VW;
+    const unsigned char *p = sp->tile[t / 16] + st->scale_k;
+    VF scale = v_load((const float *)(const void *)p + sp->at[t / 16] + t % 16);
+    LCX_UNROLL for (i = 0; i < rows; ++i) {
+      VF f = v_int(vq_sum(acc[i][j], w->qi_shift[r + i]));
+      v_store(w->s + (r + i) * LCX_SPAN + t,
+              v_fma(f, v_mul(v_set(w->qi_scale[r + i]), scale), v_set(0.0f)));
+    }
+  }
+}
+
+/* o = o*rescale + weights . values, for `vecs` vectors of dims from `dim` on: one chain of fma over
+   the tokens first..last-1 per dim. */
+LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_store *st,
+                                      const lcx_span *sp, const lcx_rows *w, int r, int dim,
+                                      int first, int last)
+{
+  VF acc[6][8], x[8];
+  float *o = w->o + r * w->stride + dim;
+  const float *p = w->s + r * LCX_SPAN;
+  size_t row = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type));
+  int i, j, t;
+  LCX_UNROLL for (i = 0; i < rows; ++i) {
+    VF a = v_set(w->rescale[r + i]);
+    LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_mul(v_load(o + i * w->stride + j * VW), a);
+  }
+  for (t = first; t < last;) {
+    int g = t / 16, end = lcx_min(16 * g + 16, last);
+    const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
+    for (; t < end; ++t, v += row) {
+      LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = LCX_LOAD(type, v + j * VW * lcx_elem(type));
+      LCX_UNROLL for (i = 0; i < rows; ++i) {
+        VF b = v_set(p[i * LCX_SPAN + t]);
+        LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
+      }
+    }
+  }
+  LCX_UNROLL for (i = 0; i < rows; ++i) {
+    LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(o + i * w->stride + j * VW, acc[i][j]);
+  }
+}
+
+/* The same over int8 values with weights of 8 bits: an exact integer sum per span. */
+LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st,
+                                         const lcx_span *sp, const lcx_rows *w, int r, int dim,
+                                         int first, int last)
+{
+  VI acc[4][8], x[8];
+  float *o = w->o + r * w->stride + dim;
+  const int32_t *p = w->wi + r * (LCX_SPAN / 4) * 2;
+  size_t row = (size_t)(lcx_panel_width(st, dim) * 4);
+  int i, j, t;
+  LCX_UNROLL for (i = 0; i < rows; ++i) {
+    LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
+  }
+  for (t = first & ~3; t < last;) {
+    int g = t / 16, end = lcx_min(16 * g + 16, last);
+    const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
+    for (; t < end; t += 4, v += row) {
+      LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = vi_load(v + j * VW * 4);
+      LCX_UNROLL for (i = 0; i < rows; ++i) {
+        const int32_t *m = p + (i * (LCX_SPAN / 4) + t / 4) * 2;
+        LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vw_dot(acc[i][j], x[j], m);
+      }
+    }
+  }
+  LCX_UNROLL for (i = 0; i < rows; ++i) {
+    VF scale = v_set(w->wi_scale[r + i]), a = v_set(w->rescale[r + i]);
+    LCX_UNROLL for (j = 0; j < vecs; ++j) {
+      float *y = o + i * w->stride + j * VW;
+      v_store(y, v_fma(v_int(acc[i][j]), scale, v_mul(v_load(y), a)));
+    }
+  }
+}
+
+/* Columns from..to of a span, and all dims, in register tiles. Rests of up to one vector go by
+   single rows; so does a span that other parts may be writing (w->careful), because a tile reads
+   columns that nobody asked for. */
+#define LCX_ONE(type)                                                                            \
+  LCX_T LCX_OUTLINE void LCX_FN(qk_##type)(const lcx_store *st, const lcx_span *sp,              \
+                                           const lcx_rows *w, const float *q, int r, int c)      \
+  {                                                                                              \
+    LCX_QK_TILE(type, 1, 1, q, r);                                                               \
+  }                                                                                              \
+  LCX_T LCX_OUTLINE void LCX_FN(pv_##type)(const lcx_store *st, const lcx_span *sp,              \
+                                           const lcx_rows *w, int r, int d, int first, int last) \
+  {                                                                                              \
+    LCX_PV_TILE(type, 1, 1);                                                                     \
+  }
+#define LCX_TILES(type, rows, vk, vv)                                                            \
+  LCX_T static void LCX_FN(qk_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
+                                               const lcx_rows *w, const float *q, int r,         \
+                                               int from, int to)                                 \
+  {                                                                                              \
+    int c, i, one = w->careful || to - from <= VW;                                               \
+    for (c = from / (vk * VW) * (vk * VW); !one && c < to; c += vk * VW)                         \
+      LCX_QK_TILE(type, rows, vk, q, r);                                                         \
+    for (i = 0; one && i < rows; ++i)                                                            \
+      for (c = from / VW * VW; c < to; c += VW)                                                  \
+        LCX_FN(qk_##type)(st, sp, w, q + i * st->head_dim, r + i, c);                            \
+  }                                                                                              \
+  LCX_T static void LCX_FN(pv_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
+                                               const lcx_rows *w, int r, int first, int last)    \
+  {                                                                                              \
+    int d, i, step;                                                                              \
+    for (d = 0; d < st->head_dim_v; d += step) {                                                 \
+      int left = lcx_panel_width(st, d) - d % LCX_PANEL, one = left <= VW;                       \
+      step = lcx_min(left, one ? VW : vv * VW);                                                  \
+      if (!one) LCX_PV_TILE(type, rows, vv);                                                     \
+      for (i = r; one && i < r + rows; ++i) LCX_FN(pv_##type)(st, sp, w, i, d, first, last);     \
+    }                                                                                            \
+  }
+#define LCX_QK_TILE(type, rows, vecs, q, r)                                                      \
+  LCX_FN(qk_tile)(LONGCTX_##type, rows, vecs, st, sp, q, c, w->s + (r) * LCX_SPAN)
+#define LCX_PV_TILE(type, rows, vecs)                                                            \
+  LCX_FN(pv_tile)(LONGCTX_##type, rows, vecs, st, sp, w, r, d, first, last)
+LCX_ONE(F32) LCX_ONE(F16) v_shapes_f32(LCX_TILES) v_shapes_f16(LCX_TILES)
+#undef LCX_QK_TILE
+#undef LCX_PV_TILE
+#define LCX_QK_TILE(type, rows, vecs, q, r) (void)q, LCX_FN(qk_tile_q8)(rows, vecs, st, sp, w, r, c)
+#define LCX_PV_TILE(type, rows, vecs) LCX_FN(pv_tile_q8)(rows, vecs, st, sp, w, r, d, first, last)
+LCX_ONE(Q8) v_shapes_q8(LCX_TILES)
+#undef LCX_QK_TILE
+#undef LCX_PV_TILE
+#undef LCX_ONE
+#undef LCX_TILES
+
+/* All rows r..end-1, by the largest tiles that fit. */
+#define LCX_TILE(type, rows, vk, vv)                                                             \
+  for (; end - r >= rows; r += rows)                                                             \
+    LCX_FN(qk_##type##_##rows)(st, sp, w, q + r * st->head_dim, r, from, to);
+LCX_T LCX_OUTLINE void LCX_FN(qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
+                                  const float *q, int r, int end, int from, int to)
+{
+  if (st->type_k == LONGCTX_F32) { v_shapes_f32(LCX_TILE) }
+  if (st->type_k == LONGCTX_F16) { v_shapes_f16(LCX_TILE) }
+  if (st->type_k == LONGCTX_Q8) { v_shapes_q8(LCX_TILE) }
+}
+#undef LCX_TILE
+#define LCX_TILE(type, rows, vk, vv)                                                             \
+  for (; end - r >= rows; r += rows) LCX_FN(pv_##type##_##rows)(st, sp, w, r, first, last);
+LCX_T LCX_OUTLINE void LCX_FN(pv)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
+                                  int r, int end, int first, int last)
+{
+  if (st->type_v == LONGCTX_F32) { v_shapes_f32(LCX_TILE) }
+  if (st->type_v == LONGCTX_F16) { v_shapes_f16(LCX_TILE) }
+  if (st->type_v == LONGCTX_Q8) { v_shapes_q8(LCX_TILE) }
+}
+#undef LCX_TILE
+
+/* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are replaced,
+   never computed with; `stand` is the query's distance to the span's first token. */
+LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float stand)
+{
+  float *s = w->s + r * LCX_SPAN;
+  VF lo = v_set((float)w->lo[r]), hi = v_set((float)w->hi[r]), never = v_set(LCX_MASKED);
+  VF cap = v_set(w->cap), inverse = v_set(w->cap > 0 ? 1.0f / w->cap : 0.0f);
+  VF slope = v_set(w->slope ? w->slope[r] : 0.0f);
+  int j;
+  for (j = 0; j < LCX_SPAN; j += VW) {
+    VF x = v_load(s + j), token = v_add(v_lanes(), v_set((float)j));
+    if (w->cap > 0) x = v_fma(cap, LCX_FN(tanh)(v_mul(x, inverse)), v_set(0.0f));
+    if (w->slope) x = v_fma(slope, v_sub(v_set(stand), token), x);
+    v_store(s + j, v_pick(token, lo, never, v_pick(token, hi, x, never)));
+  }
+}
+
+/* One step of the online softmax: the scores of a span become weights; maximum, rescale and the
+   sum's 16 lanes move on. */
+LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, int r, float stand)
+{
+  float *s = w->s + r * LCX_SPAN, *lane = w->lane + r * 16, m;
+  VF top, rescale;
+  int j;
+  if (w->cap > 0 || w->slope || w->lo[r] > 0 || w->hi[r] < LCX_SPAN) LCX_FN(adjust)(w, r, stand);
+  top = v_load(s);
+  for (j = 0; j < 16; j += VW) {
+    VF a = v_max(v_load(s + j), v_load(s + j + 16));
+    top = v_max(top, v_max(a, v_max(v_load(s + j + 32), v_load(s + j + 48))));
+  }
+  m = LCX_FN(hmax)(top);
+  m = m > w->m[r] ? m : w->m[r];
+  w->rescale[r] = LCX_FN(exp2_one)(w->m[r] - m);
+  w->m[r] = m;
+  top = v_set(m);
+  rescale = v_set(w->rescale[r]);
+  for (j = 0; j < 16; j += VW) {
+    VF a = LCX_FN(exp2)(v_sub(v_load(s + j), top));
+    VF b = LCX_FN(exp2)(v_sub(v_load(s + j + 16), top));
+    VF c = LCX_FN(exp2)(v_sub(v_load(s + j + 32), top));
+    VF d = LCX_FN(exp2)(v_sub(v_load(s + j + 48), top));
+    v_store(s + j, a);
+    v_store(s + j + 16, b);
+    v_store(s + j + 32, c);
+    v_store(s + j + 48, d);
+    v_store(lane + j, v_fma(v_load(lane + j), rescale, v_add(v_add(a, b), v_add(c, d))));
+  }
+}
+
+/* weights of row r for int8 values: 8 bits at scale max(weight * value scale)/255 */
+LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
+                                     int r)
+{
+  const float *p = w->s + r * LCX_SPAN;
+  float y[LCX_SPAN], most;
+  VF top = v_set(0.0f), inverse, low = v_set((float)w->lo[r]), high = v_set((float)w->hi[r]);
+  int16_t m[LCX_SPAN];
+  int j;
+  for (j = 0; j < LCX_SPAN; j += VW) {
+    const unsigned char *scale = sp->tile[j / 16] + st->scale_v;
+    VF a = v_mul(v_load(p + j),
+                 v_load((const float *)(const void *)scale + sp->at[j / 16] + j % 16));
+    VF token = v_add(v_lanes(), v_set((float)j)), zero = v_set(0.0f);
+    a = v_pick(token, low, zero, v_pick(token, high, a, zero)); /* a stale scale is no number */
+    top = v_max(top, a);
+    v_store(y + j, a);
+  }
+  most = LCX_FN(hmax)(top);
+  inverse = v_set(most > 0 ? 255.0f / most : 0.0f);
+  w->wi_scale[r] = most / 255.0f;
+  for (j = 0; j < LCX_SPAN; j += VW)
+    v_store(y + j, v_fma(v_load(y + j), inverse, v_set(12582912.0f)));
+  for (j = 0; j < LCX_SPAN; ++j) m[j] = (int16_t)(lcx_bits(y[j]) & 0xffff);
+  for (j = 0; j < LCX_SPAN / 4; ++j)
+    LCX_FN(pack)(m + 4 * j, 0, w->wi + (r * (LCX_SPAN / 4) + j) * 2);
+}
+
+/* A span of float16 or bfloat16 widened to float32; exact, so invisible. */
+LCX_T LCX_OUTLINE void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
+                                     float *keys)
+{
+  int c, d, size = lcx_elem(st->type_k);
+  for (d = 0; d < st->head_dim; ++d)
+    for (c = part.first / VW * VW; c < part.last; c += VW) {
+      const unsigned char *p = sp->tile[c / 16];
+      p += (size_t)((d * st->tile + sp->at[c / 16] + c % 16) * size);
+      v_store(keys + d * LCX_SPAN + c, LCX_LOAD(st->type_k, p));
+    }
+}
+
+LCX_T LCX_OUTLINE void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
+                                     float *vals)
+{
+  int d, i, t, size = lcx_elem(st->type_v);
+  for (d = 0; d < st->head_dim_v; d += LCX_PANEL) {
+    int width = lcx_panel_width(st, d);
+    for (t = part.first; t < part.last; ++t) {
+      const unsigned char *p = sp->tile[t / 16] + st->val;
+      float *to = vals + d * LCX_SPAN + t * width;
+      p += lcx_val_at(st, sp->at[t / 16] + t % 16, d);
+      for (i = 0; i < width; i += VW) /* what hangs over is the next token's to overwrite */
+        v_store(to + i, LCX_LOAD(st->type_v, p + i * size));
+    }
+  }
+}
+
+/* Rows against one segment, from <= x < to: m, l and o of each row. `which` is 0 for the window, 1
+   for the sinks. */
+LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store,
+                                  const unsigned char *ring, int64_t from, int64_t to)
+{
+  const lcx_store *sk = store, *sv = store;
+  int r, i, j, at_once = store->type_k == LONGCTX_F32 ? 6 : 4;
+  lcx_store wide;
+  int64_t x;
+  lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN, 0);
+  wide.tiles = 1;
+  wide.val = 0;
+  if (lcx_widens(store->type_k, w->n)) sk = &wide, at_once = 6;
+  if (lcx_widens(store->type_v, w->n)) sv = &wide;
+  for (r = 0; r < w->n; ++r) {
+    w->m[r] = LCX_NOTHING;
+    memset(w->lane + r * 16, 0, 16 * sizeof(float));
+    memset(w->o + r * w->stride, 0, (size_t)w->stride * sizeof(float));
+  }
+  for (x = from; x < to; x += LCX_SPAN) {
+    lcx_hull all = lcx_visible(w, which, x);
+    lcx_span stored, key, val;
+    if (all.first >= all.last) continue;
+    stored = lcx_span_at(store, ring, x);
+    key = sk == store ? stored : lcx_span_at(sk, (const unsigned char *)w->keys, 0);
+    val = sv == store ? stored : lcx_span_at(sv, (const unsigned char *)w->vals, 0);
+    if (sk != store) LCX_FN(widen_keys)(store, &stored, all, w->keys);
+    if (sv != store) LCX_FN(widen_vals)(store, &stored, all, w->vals);
+    for (r = 0; r < w->n; r = j) {
+      lcx_hull some;
+      j = lcx_min(r + at_once, w->n);
+      some = lcx_hull_of(w, r, j);
+      if (some.first >= some.last) continue;
+      LCX_FN(qk)(sk, &key, w, w->q[which], r, j, some.first, some.last);
+      for (i = r; i < j; ++i) {
+        LCX_FN(soften)(w, i, (float)(w->stand[which][i] - x));
+        if (sv->type_v == LONGCTX_Q8) LCX_FN(quantise_w)(sv, &val, w, i);
+      }
+      LCX_FN(pv)(sv, &val, w, r, j, some.first, some.last);
+    }
+  }
+  for (r = 0; r < w->n; ++r) {
+    float sum[16];
+    memcpy(sum, w->lane + r * 16, sizeof sum);
+    for (i = 8; i > 0; i /= 2)
+      for (j = 0; j < i; ++j) sum[j] = sum[j] + sum[j + i];
+    w->l[r] = sum[0];
+  }
+}
+
+/* A partial result (m, l, o) into another; o = NULL is a logit that brings no value. */
+LCX_T static void LCX_FN(merge)(float *sum_m, float *sum_l, float *sum_o, float m, float l,
+                                const float *o, int dims)
+{
+  float top = m > *sum_m ? m : *sum_m, a, b, r[VW];
+  VF va, vb;
+  int d;
+  a = LCX_FN(exp2_one)(*sum_m - top);
+  b = LCX_FN(exp2_one)(m - top);
+  va = v_set(a);
+  vb = v_set(b);
+  *sum_m = top;
+  v_store(r, v_fma(v_set(l), vb, v_mul(v_set(*sum_l), va)));
+  *sum_l = r[0];
+  for (d = 0; d < dims; d += VW) {
+    VF old = v_mul(v_load(sum_o + d), va);
+    v_store(sum_o + d, o ? v_fma(v_load(o + d), vb, old) : old);
+  }
+}
+
+/* out[dims] = o / l; 0 where nothing was seen, NaN for a query that was none */
+LCX_T static void LCX_FN(finish)(const float *o, float l, int dims, float *out)
+{
+  VF inverse = v_set(l > 0 ? 1.0f / l : 0.0f);
+  int d;
+  for (d = 0; d < dims; d += VW) {
+    float r[VW];
+    v_store(r, v_fma(v_load(o + d), inverse, v_set(0.0f)));
+    memcpy(out + d, r, sizeof(float) * (size_t)lcx_min(VW, dims - d));
+  }
+}
+
+static const lcx_kernels LCX_FN(kernels) = {
+    LCX_FN(turn),    LCX_FN(rotate), LCX_FN(append), LCX_FN(quantise_q),
+    LCX_FN(segment), LCX_FN(merge),  LCX_FN(finish)};
+
+#undef VW
+#undef VF
+#undef VI
+#undef LCX_T
+#undef LCX_BYTES_PACK
+#undef LCX_LOAD
+#undef v_set
+#undef v_load
+#undef v_store
+#undef v_load_f16
+#undef v_load_bf16
+#undef v_add
+#undef v_sub
+#undef v_mul
+#undef v_div
+#undef v_fma
+#undef v_max
+#undef v_min
+#undef v_pick
+#undef v_lanes
+#undef v_exp2i
+#undef vi_load
+#undef vi_zero
+#undef v_int
+#undef vq_zero
+#undef vq_dot
+#undef vq_sum
+#undef vw_dot
+#undef v_shapes_f16
+#undef v_shapes_f32
+#undef v_shapes_q8
+#undef LCX_FN
+#endif /* LCX_PASS: rooms 5 and 6 */
+
+#if !defined(LCX_PASS) || defined(LONGCTX_NO_DISPATCH)
+#undef LCX_PASS
+
+/* ============================================================================================ */
+/* == 7 PASSES ==                                                                               */
+/* Rooms 5 and 6 read once per instruction set; which of them this machine can run.             */
+
+#ifndef LONGCTX_NO_DISPATCH
+#if LCX_GNU && !defined(__clang__)
+#pragma GCC diagnostic push /* gcc 12's own AVX-512 headers are not silent inside our functions */
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#endif
+#define LCX_PASS LCX_SCALAR
+#include LONGCTX_FILENAME
+#undef LCX_PASS
+#if LCX_BASE_FMA || LCX_X86 && LCX_GNU
+#define LCX_PASS LCX_SCALAR_FMA
+#include LONGCTX_FILENAME
+#undef LCX_PASS
+#endif
+#if LCX_X86
+#define LCX_PASS LCX_SSE2
+#include LONGCTX_FILENAME
+#undef LCX_PASS
+#define LCX_PASS LCX_AVX2
+#include LONGCTX_FILENAME
+#undef LCX_PASS
+#define LCX_PASS LCX_AVX512
+#include LONGCTX_FILENAME
+#undef LCX_PASS
+#endif
+#if LCX_ARM
+#define LCX_PASS LCX_NEON
+#include LONGCTX_FILENAME
+#undef LCX_PASS
+#endif
+#if LCX_WEB
+#define LCX_PASS LCX_WASM
+#include LONGCTX_FILENAME
+#undef LCX_PASS
+#endif
+#if LCX_GNU && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+#endif
+
+static const lcx_kernels *lcx_kernels_of(int isa)
+{
+  switch (isa) {
+#ifdef LCX_HAVE_SCALAR
+  case LCX_SCALAR: return &lcx_kernels_scalar;
+#endif
+#ifdef LCX_HAVE_SCALAR_FMA
+  case LCX_SCALAR_FMA: return &lcx_kernels_scalar_fma;
+#endif
+#ifdef LCX_HAVE_SSE2
+  case LCX_SSE2: return &lcx_kernels_sse2;
+#endif
+#ifdef LCX_HAVE_AVX2
+  case LCX_AVX2: return &lcx_kernels_avx2;
+#endif
+#ifdef LCX_HAVE_AVX512
+  case LCX_AVX512: return &lcx_kernels_avx512;
+#endif
+#ifdef LCX_HAVE_NEON
+  case LCX_NEON: return &lcx_kernels_neon;
+#endif
+#ifdef LCX_HAVE_WASM
+  case LCX_WASM: return &lcx_kernels_wasm;
+#endif
+  default: return NULL;
+  }
+}
+
+#if LCX_X86 && !defined(LONGCTX_NO_DISPATCH)
+static void lcx_cpuid(unsigned leaf, unsigned r[4])
+{
+#ifdef _MSC_VER
+  __cpuidex((int *)r, (int)leaf, 0);
+#else
+  r[0] = r[1] = r[2] = r[3] = 0;
+  if ((unsigned)__get_cpuid_max(0, NULL) >= leaf) __cpuid_count(leaf, 0, r[0], r[1], r[2], r[3]);
+#endif
+}
+
+/* what the processor has and the system keeps across switches (xgetbv) */
+static int lcx_runs(int isa)
+{
+  unsigned one[4], seven[4], kept = 0;
+  lcx_cpuid(1, one);
+  lcx_cpuid(7, seven);
+  if (isa == LCX_SCALAR || isa == LCX_SSE2) return 1;
+  if (!(one[2] >> 27 & 1)) return 0; /* OSXSAVE */
+#ifdef _MSC_VER
+  kept = (unsigned)_xgetbv(0);
+#else
+  {
+    unsigned high;
+    __asm__ volatile("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
+    (void)high;
+  }
+#endif
+  if ((kept & 6) != 6 || !(one[2] >> 28 & 1) || !(one[2] >> 12 & 1)) return 0; /* AVX, FMA */
+  if (isa == LCX_SCALAR_FMA) return 1;
+  if (!(one[2] >> 29 & 1) || !(seven[1] >> 5 & 1)) return 0; /* F16C, AVX2 */
+  if (isa == LCX_AVX2) return 1;
+  return (kept & 0xe0) == 0xe0 && (seven[1] >> 16 & 1) && (seven[1] >> 30 & 1) && /* F, BW */
+         (seven[1] >> 31) && (seven[2] >> 11 & 1);                                /* VL, VNNI */
+}
+#else
+static int lcx_runs(int isa) { return isa >= 0; }
+#endif
+
+static int lcx_available(int isa)
+{
+  return isa >= 0 && isa < LCX_ISAS && lcx_kernels_of(isa) != NULL && lcx_runs(isa);
+}
+
+static int lcx_best_isa(void)
+{
+  static const unsigned char order[] = {LCX_AVX512, LCX_AVX2, LCX_NEON,       LCX_WASM,
+                                        LCX_SSE2,   LCX_SCALAR_FMA, LCX_SCALAR};
+  size_t i = 0;
+  while (i + 1 < sizeof order && !lcx_available(order[i])) ++i;
+  return order[i];
+}
+
+/* ============================================================================================ */
+/* == 8 PLAN ==                                                                                 */
+/* A desc, resolved and checked; one layout function that size, measure, init and load share.   */
+
+/* The desc as it lies in a block and in a state file: fixed widths, nothing derived, no zeros left.
+   Behind it stand n_layers lcx_wish_layer if the caller gave layers, then the frequency tables:
+   the desc's, then each layer's. */
+typedef struct lcx_wish_layer {
+  int32_t window, block, positions, rope, rope_dims, kv_from;
+  float rope_mscale, scale, softcap;
+  int32_t n_freqs; /* 0 or rope_dims/2 */
+  double rope_base;
+} lcx_wish_layer;
+
+typedef struct lcx_wish {
+  int32_t n_layers, n_heads, n_kv_heads, head_dim, head_dim_v, sinks, max_batch, type_k, type_v;
+  int32_t has_layers;
+  float alibi_max_bias;
+  int32_t bytes; /* of the wish, layers and tables included */
+  lcx_wish_layer base;
+} lcx_wish;
+
+/* One layer as it runs; offsets count from the block's first byte. */
+typedef struct lcx_layer {
+  int32_t window, block, positions, rope, half; /* half: pairs that rotate */
+  int32_t source;                               /* layer that holds keys and values */
+  float mscale, scale, cap;                     /* scale and cap in base 2 */
+  int32_t reads;                                /* 1: a kv_from layer, writes no rows */
+  uint64_t steps;  /* uint64_t [half] */
+  uint64_t logits; /* float [n_heads], base 2 */
+  uint64_t ring[2], head[2]; /* window, sinks: first KV head's tiles; bytes from head to head */
+  lcx_store store[2];
+} lcx_layer;
+
+/* What changes in a layer besides its rows. */
+typedef struct lcx_live { int32_t rows, has_logits; } lcx_live; /* rows: in the open batch */
+
+typedef struct lcx_plan {
+  uint64_t layers, live, slopes, list, scratch, slots; /* offsets */
+  uint64_t work, slot;                           /* bytes for one part, floats of one slot */
+  uint64_t window, state, total;
+  int32_t segments; /* most that one row can see, sinks included */
+  int32_t rows;     /* most rows in one pass */
+} lcx_plan;
+
+struct longctx {
+  char magic[8];
+  uint32_t version, probe;
+  int32_t max_threads, isa;
+  int64_t start, position; /* 0 or seek's; of the next token */
+  lcx_plan plan;
+  lcx_wish wish; /* last: its layers and tables follow */
+};
+
+#define LCX_MAGIC "longctx" /* with its zero, 8 bytes */
+#define LCX_FORMAT 1
+#define LCX_PROBE 0x01020304u /* reads otherwise on a machine of the other byte order */
+#define LCX_GUARD 256         /* bytes that kernels may read past the last tile */
+
+/* Where a wish comes from: a caller's desc, or a block. */
+typedef struct lcx_origin {
+  const longctx_desc *desc;  /* or NULL */
+  const unsigned char *wish; /* in a block */
+} lcx_origin;
+
+static void lcx_wish_layer_from(const longctx_layer *l, int head_dim, lcx_wish_layer *w)
+{
+  memset(w, 0, sizeof *w);
+  w->window = l->window;
+  w->block = l->block ? l->block : 1;
+  w->positions = l->positions;
+  w->rope = l->rope;
+  w->rope_dims = l->rope == LONGCTX_ROPE_NONE ? 0 : l->rope_dims ? l->rope_dims : head_dim & ~1;
+  w->kv_from = l->kv_from;
+  w->rope_mscale = lcx_bits(l->rope_mscale) << 1 ? l->rope_mscale : 1.0f;
+  w->scale = lcx_bits(l->scale) << 1 ? l->scale : (float)(1.0 / lcx_sqrt(head_dim));
+  w->softcap = l->softcap;
+  w->n_freqs = l->rope_freqs ? w->rope_dims / 2 : 0;
+  w->rope_base = l->rope_base > 0 || l->rope_base < 0 ? l->rope_base : 10000;
+}
+
+static void lcx_wish_from(const longctx_desc *d, lcx_wish *w)
+{
+  longctx_layer base = longctx_layer_make(d);
+  memset(w, 0, sizeof *w);
+  w->n_layers = d->n_layers;
+  w->n_heads = d->n_heads;
+  w->n_kv_heads = d->n_kv_heads;
+  w->head_dim = d->head_dim;
+  w->head_dim_v = d->head_dim_v ? d->head_dim_v : d->head_dim;
+  w->sinks = d->sinks;
+  w->max_batch = d->max_batch ? d->max_batch : 1;
+  w->type_k = d->type_k;
+  w->type_v = d->type_v;
+  w->has_layers = d->layers != NULL;
+  w->alibi_max_bias = d->alibi_max_bias;
+  lcx_wish_layer_from(&base, d->head_dim, &w->base);
+}
+
+/* Layer i's wish; i = -1 is the desc's own. */
+static void lcx_wish_layer_at(const lcx_origin *o, const lcx_wish *w, int i, lcx_wish_layer *l)
+{
+  if (i < 0 || !w->has_layers) *l = w->base;
+  else if (o->desc) lcx_wish_layer_from(&o->desc->layers[i], w->head_dim, l);
+  else memcpy(l, o->wish + sizeof *w + (size_t)i * sizeof *l, sizeof *l);
+}
+
+#define LCX_WANT(ok, sentence)                                                                   \
+  if (!(ok)) return sentence
+#define LCX_IN(x, low, high) ((x) >= (low) && (x) <= (high))
+
+static const char *lcx_check_freqs(const double *f, int n)
+{
+  int i;
+  for (i = 0; i < n; ++i) {
+    double x;
+    memcpy(&x, f + i, sizeof x);
+    LCX_WANT(lcx_finite_double(x) && LCX_IN(x, -1e6, 1e6),
+             "rope_freqs holds a value that is not finite or beyond +-1e6: give radians per token");
+  }
+  return NULL;
+}
+
+static const char *lcx_check_layer(const lcx_wish *w, const lcx_wish_layer *l)
+{
+  LCX_WANT(LCX_IN(l->window, 1, 1 << 30),
+           "window is below 1 or above 2^30: give the keys a query sees, itself included");
+  LCX_WANT(LCX_IN(l->block, 1, 1 << 30),
+           "block is negative or above 2^30: give 1 for a sliding window (0 means 1)");
+  LCX_WANT(l->window % l->block == 0,
+           "block does not divide window: make window a multiple of block");
+  LCX_WANT(LCX_IN(l->positions, LONGCTX_POS_CACHE, LONGCTX_POS_TEXT),
+           "positions is no LONGCTX_POS_ value: give LONGCTX_POS_CACHE or LONGCTX_POS_TEXT");
+  LCX_WANT(LCX_IN(l->rope, LONGCTX_ROPE_NONE, LONGCTX_ROPE_INTERLEAVED),
+           "rope is no LONGCTX_ROPE_ value: give LONGCTX_ROPE_NONE, _HALF or _INTERLEAVED");
+  LCX_WANT(LCX_IN(l->rope_dims, 0, w->head_dim) && l->rope_dims % 2 == 0,
+           "rope_dims is negative, odd or above head_dim: give the even number of dims that rotate");
+  LCX_WANT(lcx_finite_double(l->rope_base) && LCX_IN(l->rope_base, 1, 1e18),
+           "rope_base is below 1, above 1e18 or not finite: give theta, usually 10000 (0 means it)");
+  LCX_WANT(lcx_finite(l->rope_mscale) && l->rope_mscale > 0 && l->rope_mscale <= 16,
+           "rope_mscale is not above 0 and at most 16: give the factor of cos and sin (0 means 1)");
+  LCX_WANT(lcx_finite(l->scale) && LCX_IN(l->scale, -1e6f, 1e6f),
+           "scale is not finite or beyond +-1e6: give the factor of q.k (0 means 1/sqrt(head_dim))");
+  LCX_WANT(lcx_finite(l->softcap) && LCX_IN(l->softcap, 0, 1e6f),
+           "softcap is negative, above 1e6 or not finite: give the cap of a score (0 means none)");
+  LCX_WANT(l->softcap <= 0 || l->softcap >= 1e-3f,
+           "softcap is above 0 but below 1e-3: give the cap of a score (0 means none)");
+  LCX_WANT(l->n_freqs == 0 || l->n_freqs == l->rope_dims / 2,
+           "rope_freqs does not hold rope_dims/2 frequencies: give one for each pair");
+  return NULL;
+}
+
+static const char *lcx_check_wish(const lcx_wish *w)
+{
+  LCX_WANT(LCX_IN(w->n_layers, 1, 65536), "n_layers is below 1 or above 65536: give the layers");
+  LCX_WANT(LCX_IN(w->n_heads, 1, 65536),
+           "n_heads is below 1 or above 65536: give the query heads of a layer");
+  LCX_WANT(LCX_IN(w->n_kv_heads, 1, 65536),
+           "n_kv_heads is below 1 or above 65536: give the key and value heads of a layer");
+  LCX_WANT(w->n_heads % w->n_kv_heads == 0,
+           "n_kv_heads does not divide n_heads: each KV head serves n_heads/n_kv_heads query heads");
+  LCX_WANT(LCX_IN(w->head_dim, 1, LCX_DIMS),
+           "head_dim is below 1 or above 576: give the floats of one head of q and k");
+  LCX_WANT(LCX_IN(w->head_dim_v, 1, LCX_DIMS),
+           "head_dim_v is negative or above 576: give the floats of one head of v (0 means head_dim)");
+  LCX_WANT(LCX_IN(w->sinks, 0, 1 << 30),
+           "sinks is negative or above 2^30: give the first tokens to keep, 0 for none");
+  LCX_WANT(LCX_IN(w->max_batch, 1, 1 << 20),
+           "max_batch is negative or above 2^20: give the most tokens in one attend (0 means 1)");
+  LCX_WANT(LCX_IN(w->type_k, LONGCTX_F32, LONGCTX_Q8),
+           "type_k is no type: give LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16 or LONGCTX_Q8");
+  LCX_WANT(LCX_IN(w->type_v, LONGCTX_F32, LONGCTX_Q8),
+           "type_v is no type: give LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16 or LONGCTX_Q8");
+  LCX_WANT(lcx_finite(w->alibi_max_bias) && LCX_IN(w->alibi_max_bias, 0, 64),
+           "alibi_max_bias is negative, above 64 or not finite: 8 is usual, 0 for no ALiBi");
+  return NULL;
+}
+
+/* the whole wish; *bytes becomes what it takes in a block */
+static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_t *bytes)
+{
+  const char *bad = lcx_check_wish(w);
+  const double *table = NULL;
+  uint64_t n = 0;
+  int i;
+  if (bad) return bad;
+  *bytes = sizeof *w + (w->has_layers ? (uint64_t)w->n_layers * sizeof(lcx_wish_layer) : 0);
+  for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
+    lcx_wish_layer l, from;
+    lcx_wish_layer_at(o, w, i, &l);
+    bad = lcx_check_layer(w, &l);
+    if (o->desc) table = i < 0 ? o->desc->rope_freqs : o->desc->layers[i].rope_freqs;
+    if (!bad && o->desc && l.n_freqs) bad = lcx_check_freqs(table, l.n_freqs);
+    if (bad) return bad;
+    n += (uint64_t)l.n_freqs;
+    LCX_WANT(LCX_IN(l.kv_from, -1, i > 0 ? i - 1 : -1),
+             "kv_from is below -1 or no lower layer: give the index of an earlier layer, or -1");
+    if (l.kv_from < 0) continue;
+    lcx_wish_layer_at(o, w, l.kv_from, &from);
+    LCX_WANT(from.kv_from < 0,
+             "kv_from names a layer that reads another: give the layer that has its own keys");
+    LCX_WANT(l.window <= from.window && l.block == from.block,
+             "kv_from names a layer of smaller window or other block: window may only shrink");
+  }
+  *bytes += n * sizeof(double);
+  return NULL;
+}
+
+/* ---- layout -------------------------------------------------------------------------------- */
+
+/* Hands out a block from its front; too much sets `over` and hands out 0. */
+typedef struct lcx_cursor { uint64_t at; int over; } lcx_cursor;
+
+LCX_OUTLINE uint64_t lcx_take(lcx_cursor *c, uint64_t count, uint64_t bytes, uint64_t align)
+{
+  uint64_t at = (c->at + align - 1) / align * align, limit = (uint64_t)1 << 62;
+  if (limit > SIZE_MAX) limit = SIZE_MAX;
+  if (c->over || at > limit || (bytes && count > (limit - at) / bytes)) {
+    c->over = 1;
+    return 0;
+  }
+  c->at = at + count * bytes;
+  return at;
+}
+
+/* What a part leaves at the front of its working space for join. */
+typedef struct lcx_ticket {
+  int32_t parts; /* useful ones in this call; 0 = nothing to join */
+  int32_t layer, n, wrote;
+} lcx_ticket;
+
+/* One part's working space: carved from `base`, or only measured when w is NULL. */
+static uint64_t lcx_carve(const lcx_wish *wish, int rows, unsigned char *base, lcx_rows *w)
+{
+  lcx_cursor c = {0, 0};
+  lcx_rows none;
+  uint64_t n = (uint64_t)rows, k = (uint64_t)wish->head_dim, v = (uint64_t)wish->head_dim_v;
+  uint64_t stride = (uint64_t)lcx_up(wish->head_dim_v, LCX_PANEL), quads = (k + 3) / 4;
+  uint64_t two = wish->sinks > 0 ? 2 : 1;
+  int i;
+  if (!w) w = &none;
+#define LCX_CARVE(type, field, count)                                                            \
+  do {                                                                                           \
+    uint64_t at = lcx_take(&c, count, sizeof(type), sizeof(type));                               \
+    w->field = base ? (type *)(void *)(base + at) : NULL;                                        \
+  } while (0)
+  lcx_take(&c, 1, sizeof(lcx_ticket), 8);
+  for (i = 0; i < 2; ++i) {
+    LCX_CARVE(int64_t, from[i], n);
+    LCX_CARVE(int64_t, to[i], n);
+    LCX_CARVE(int64_t, stand[i], n);
+  }
+  for (i = 0; i < (int)two; ++i) {
+    LCX_CARVE(float, q[i], n * k);
+    LCX_CARVE(float, turn[i], 3 * (k / 2 + 16));
+    w->turned[i] = -1;
+  }
+  LCX_CARVE(int, lo, n);
+  LCX_CARVE(int, hi, n);
+  LCX_CARVE(int, bad, n);
+  LCX_CARVE(float, slope, n);
+  LCX_CARVE(float, m, n);
+  LCX_CARVE(float, l, n);
+  LCX_CARVE(float, rescale, n);
+  LCX_CARVE(float, lane, n * 16);
+  LCX_CARVE(float, sum_m, n);
+  LCX_CARVE(float, sum_l, n);
+  LCX_CARVE(float, s, n * LCX_SPAN);
+  LCX_CARVE(float, o, n * stride);
+  LCX_CARVE(float, sum_o, n * stride);
+  LCX_CARVE(float, line, k > v ? k : v);
+  LCX_CARVE(float, key, k);
+  LCX_CARVE(float, keys, lcx_widens(wish->type_k, rows) ? k * LCX_SPAN + 64 : 0);
+  LCX_CARVE(float, vals, lcx_widens(wish->type_v, rows) ? v * LCX_SPAN + 64 : 0);
+  LCX_CARVE(int32_t, qi, wish->type_k == LONGCTX_Q8 ? n * quads * 2 : 0);
+  LCX_CARVE(float, qi_scale, wish->type_k == LONGCTX_Q8 ? n : 0);
+  LCX_CARVE(int32_t, qi_shift, wish->type_k == LONGCTX_Q8 ? n : 0);
+  LCX_CARVE(int32_t, wi, wish->type_v == LONGCTX_Q8 ? n * (LCX_SPAN / 4) * 2 : 0);
+  LCX_CARVE(float, wi_scale, wish->type_v == LONGCTX_Q8 ? n : 0);
+#undef LCX_CARVE
+  if (!(wish->alibi_max_bias > 0)) w->slope = NULL;
+  w->n = w->careful = 0;
+  w->head_dim = wish->head_dim;
+  w->head_dim_v = wish->head_dim_v;
+  w->stride = (int)stride;
+  lcx_take(&c, 0, 0, 64);
+  return c.at + 64;
+}
+
+static int lcx_threads(const longctx_desc *d) { return d->max_threads ? d->max_threads : 1; }
+
+/* Layer i's record, with its place taken from the cursor; what lies there is filled later. */
+static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, int max_threads,
+                           lcx_cursor *c, lcx_layer *y)
+{
+  int64_t rows = (int64_t)l->window + w->max_batch - 1; /* none is overwritten while it is seen */
+  int64_t spare = max_threads > 1; /* a tile more, so that parts never share one with new rows */
+  int64_t tiles16 = (rows + 15) / 16 + spare, tiles64 = (rows + 63) / 64 + spare;
+  int tile = tiles64 * 64 * 8 <= rows * 9 ? 64 : 16;
+  int small = w->sinks < LCX_SPAN ? w->sinks : LCX_SPAN;
+  int gap = spare && w->head_dim_v % LCX_PANEL ? LCX_GUARD : 0; /* nor read past its end */
+  int s;
+  memset(y, 0, sizeof *y);
+  y->window = l->window;
+  y->block = l->block;
+  y->positions = l->positions;
+  y->rope = l->rope;
+  y->half = l->rope == LONGCTX_ROPE_NONE ? 0 : l->rope_dims / 2;
+  y->reads = l->kv_from >= 0;
+  y->source = i;
+  y->mscale = l->rope_mscale;
+  y->scale = (float)((double)l->scale * LCX_LOG2E);
+  y->cap = (float)((double)l->softcap * LCX_LOG2E);
+  lcx_store_make(&y->store[0], w->type_k, w->type_v, w->head_dim, w->head_dim_v, tile, gap);
+  lcx_store_make(&y->store[1], LONGCTX_F32, LONGCTX_F32, w->head_dim, w->head_dim_v,
+                 small ? small : 1, gap);
+  y->store[0].tiles = (int32_t)(tile == 64 ? tiles64 : tiles16);
+  y->store[1].tiles = (w->sinks + LCX_SPAN - 1) / LCX_SPAN;
+  for (s = 0; s < 2; ++s) {
+    y->head[s] = (uint64_t)y->store[s].tiles * y->store[s].bytes;
+    if (l->kv_from < 0) y->ring[s] = lcx_take(c, (uint64_t)w->n_kv_heads, y->head[s], 64);
+  }
+}
+
+/* A kv_from layer reads its source's rows, as its source rotated them. */
+static void lcx_layer_share(const lcx_layer *source, lcx_layer *y)
+{
+  y->source = source->source;
+  y->positions = source->positions;
+  y->rope = source->rope;
+  y->half = source->half;
+  y->mscale = source->mscale;
+  y->steps = source->steps;
+  memcpy(y->ring, source->ring, sizeof y->ring);
+  memcpy(y->head, source->head, sizeof y->head);
+  memcpy(y->store, source->store, sizeof y->store);
+}
+
+/* bytes of one stored row of keys and values, as a state file has it */
+static uint64_t lcx_row_bytes(const lcx_store *s)
+{
+  return (uint64_t)(s->head_dim * lcx_elem(s->type_k) + 4 * (s->type_k == LONGCTX_Q8) +
+                    s->head_dim_v * lcx_elem(s->type_v) + 4 * (s->type_v == LONGCTX_Q8));
+}
+
+/* What a state file begins and ends with. */
+typedef struct lcx_head {
+  char magic[8];
+  uint32_t version, probe;
+  uint64_t bytes; /* of the whole state */
+  int64_t start, position;
+} lcx_head;
+
+/* Most segments that the rows of one batch can see. */
+static int64_t lcx_most_segments(const lcx_wish *w, const lcx_wish_layer *l)
+{
+  int64_t seen = (int64_t)l->window + w->max_batch - 1;
+  return (seen + LCX_SEGMENT - 1) / LCX_SEGMENT + 1 + (w->sinks + LCX_SEGMENT - 1) / LCX_SEGMENT;
+}
+
+/* The one layout. With `mem` it writes the layers' records there, else it only counts. 0, or
+   E_DESC when the sum leaves the address space. */
+static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_bytes, int max_threads,
+                      unsigned char *mem, lcx_plan *p)
+{
+  lcx_cursor c = {offsetof(struct longctx, wish), 0}, state = {sizeof(lcx_head), 0};
+  uint64_t steps = 0, logits, heads = (uint64_t)w->n_heads, kv_heads = (uint64_t)w->n_kv_heads;
+  int i;
+  memset(p, 0, sizeof *p);
+  lcx_take(&c, 1, wish_bytes, 8);
+  lcx_take(&state, 1, wish_bytes, 1);
+  p->layers = lcx_take(&c, (uint64_t)w->n_layers, sizeof(lcx_layer), 8);
+  p->live = lcx_take(&c, (uint64_t)w->n_layers, sizeof(lcx_live), 8);
+  p->slopes = lcx_take(&c, w->alibi_max_bias > 0 ? heads : 0, sizeof(float), 8);
+  logits = lcx_take(&c, (uint64_t)w->n_layers * heads, sizeof(float), 8);
+  for (i = 0; i < w->n_layers && !c.over; ++i) {
+    lcx_wish_layer l;
+    lcx_layer y;
+    uint64_t before;
+    lcx_wish_layer_at(o, w, i, &l);
+    if (w->has_layers || i == 0)
+      steps = lcx_take(&c, (uint64_t)l.rope_dims / 2, sizeof(uint64_t), 8);
+    before = c.at;
+    lcx_layer_plan(w, &l, i, max_threads, &c, &y);
+    y.steps = steps;
+    y.logits = logits + (uint64_t)i * heads * sizeof(float);
+    p->window += c.at - before;
+    p->segments = (int32_t)lcx_max64(p->segments, lcx_most_segments(w, &l));
+    lcx_take(&state, heads + 1, sizeof(float), 1); /* logits */
+    if (l.kv_from < 0) {
+      lcx_take(&state, (uint64_t)l.window * kv_heads, lcx_row_bytes(&y.store[0]), 1);
+      lcx_take(&state, (uint64_t)w->sinks * kv_heads, lcx_row_bytes(&y.store[1]), 1);
+    }
+    if (!mem || c.over) continue;
+    if (l.kv_from >= 0) lcx_layer_share(&((lcx_layer *)(void *)(mem + p->layers))[l.kv_from], &y);
+    ((lcx_layer *)(void *)(mem + p->layers))[i] = y;
+  }
+  lcx_take(&state, 1, sizeof(uint64_t), 1);
+  lcx_take(&c, 1, LCX_GUARD, 1);
+  p->scratch = lcx_take(&c, 0, 1, 64);
+  p->rows = (int32_t)lcx_min64((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads), LCX_ROWS);
+  p->work = lcx_carve(w, p->rows, NULL, NULL);
+  lcx_take(&c, (uint64_t)max_threads, p->work, 64);
+  p->slot = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
+  p->slots = lcx_take(&c, max_threads > 1 ? kv_heads * (uint64_t)p->rows * p->slot : 0,
+                      (uint64_t)p->segments * sizeof(float), 64);
+  p->list = lcx_take(&c, w->has_layers ? (uint64_t)w->n_layers : 0, sizeof(longctx_layer), 8);
+  p->total = c.at;
+  p->state = state.at;
+  return c.over || state.over ? LONGCTX_E_DESC : 0;
+}
+
+/* Everything that a desc decides: wish, the bytes it takes, plan. NULL, or what is wrong. */
+static const char *lcx_settle(const longctx_desc *d, lcx_wish *w, lcx_plan *p)
+{
+  lcx_origin o = {d, NULL};
+  const char *bad;
+  uint64_t bytes = 0;
+  LCX_WANT(d != NULL, "the desc is NULL: make one with longctx_desc_make");
+  lcx_wish_from(d, w);
+  bad = lcx_check_all(&o, w, &bytes);
+  if (bad) return bad;
+  LCX_WANT(LCX_IN(d->max_threads, 0, 1024),
+           "max_threads is negative or above 1024: give the most parts of one attend (0 means 1)");
+  w->bytes = (int32_t)bytes;
+  LCX_WANT(bytes <= 0x7fffffff && lcx_layout(&o, w, bytes, lcx_threads(d), NULL, p) == 0,
+           "window, sinks, n_layers or n_kv_heads make a block larger than memory can be: lower one");
+  return NULL;
+}
+
+LONGCTX_API longctx_desc longctx_desc_make(int n_layers, int n_heads, int n_kv_heads, int head_dim,
+                                           int window)
+{
+  longctx_desc d;
+  memset(&d, 0, sizeof d);
+  d.n_layers = n_layers;
+  d.n_heads = n_heads;
+  d.n_kv_heads = n_kv_heads;
+  d.head_dim = head_dim;
+  d.window = window;
+  d.rope = LONGCTX_ROPE_HALF;
+  return d;
+}
+
+LONGCTX_API longctx_layer longctx_layer_make(const longctx_desc *d)
+{
+  longctx_layer l;
+  memset(&l, 0, sizeof l);
+  l.kv_from = -1;
+  if (!d) return l;
+  l.window = d->window;
+  l.block = d->block;
+  l.positions = d->positions;
+  l.rope = d->rope;
+  l.rope_dims = d->rope_dims;
+  l.rope_base = d->rope_base;
+  l.rope_mscale = d->rope_mscale;
+  l.rope_freqs = d->rope_freqs;
+  l.scale = d->scale;
+  l.softcap = d->softcap;
+  return l;
+}
+
+LONGCTX_API const char *longctx_check(const longctx_desc *d)
+{
+  lcx_wish w;
+  lcx_plan p;
+  return lcx_settle(d, &w, &p);
+}
+
+LONGCTX_API size_t longctx_size(const longctx_desc *d)
+{
+  lcx_wish w;
+  lcx_plan p;
+  return lcx_settle(d, &w, &p) ? 0 : (size_t)p.total;
+}
+
+LONGCTX_API int longctx_measure(const longctx_desc *d, longctx_sizes *sizes)
+{
+  lcx_wish w;
+  lcx_plan p;
+  if (!sizes) return LONGCTX_E_ARG;
+  if (lcx_settle(d, &w, &p)) return LONGCTX_E_DESC;
+  sizes->window = (size_t)p.window;
+  sizes->scratch = (size_t)(p.total - p.scratch);
+  sizes->state = (size_t)p.state;
+  sizes->total = (size_t)p.total;
+  return LONGCTX_OK;
+}
+
+/* ============================================================================================ */
+/* == 9 WINDOW ==                                                                               */
+/* Which row lives where, who sees whom, and where everyone stands.                             */
+
+static unsigned char *lcx_at(const longctx *lc, uint64_t offset)
+{
+  return (unsigned char *)(uintptr_t)lc + offset;
+}
+
+static lcx_layer *lcx_layer_of(const longctx *lc, int i)
+{
+  return (lcx_layer *)(void *)lcx_at(lc, lc->plan.layers) + i;
+}
+
+/* first position that is no sink */
+static int64_t lcx_after_sinks(const longctx *lc) { return lc->start + lc->wish.sinks; }
+
+/* First position in the window of a query at t. */
+static int64_t lcx_first_seen(const longctx *lc, const lcx_layer *y, int64_t t)
+{
+  return lcx_max64((t / y->block + 1) * y->block - y->window, lcx_after_sinks(lc));
+}
+
+/* The segments that queries at first..last see, sinks first, oldest first. */
+typedef struct lcx_reach { int64_t sinks, windows, from; } lcx_reach;
+
+static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t first, int64_t last)
+{
+  lcx_reach r;
+  int64_t low = lcx_first_seen(lc, y, first);
+  r.sinks = (lcx_min64(last + 1 - lc->start, lc->wish.sinks) + LCX_SEGMENT - 1) / LCX_SEGMENT;
+  r.from = low / LCX_SEGMENT;
+  r.windows = last >= low ? last / LCX_SEGMENT - r.from + 1 : 0;
+  return r;
+}
+
+/* Segment i of a reach: which store, and the coordinates it spans. */
+typedef struct lcx_segment_at { int which; int64_t from, to; } lcx_segment_at;
+
+static lcx_segment_at lcx_segment_of(const lcx_reach *r, int64_t i)
+{
+  lcx_segment_at s;
+  s.which = i < r->sinks;
+  s.from = (s.which ? i : r->from + i - r->sinks) * LCX_SEGMENT;
+  s.to = s.from + LCX_SEGMENT;
+  return s;
+}
+
+/* Where the token at position t lies: 1 and its index among the sinks, or 0 and t. */
+static int lcx_place(const longctx *lc, int64_t t, int64_t *x)
+{
+  int sink = t < lcx_after_sinks(lc);
+  *x = sink ? t - lc->start : t;
+  return sink;
+}
+
+/* Turns for position p into w->turn[which], unless they are there. */
+static void lcx_turn_to(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
+                        lcx_rows *w, int which, int64_t p)
+{
+  if (w->turned[which] == p || y->half == 0) return;
+  kernel->turn((const uint64_t *)(const void *)lcx_at(lc, y->steps), y->half, (uint64_t)p,
+               y->mscale, w->turn[which]);
+  w->turned[which] = p;
+}
+
+/* The token at position t into the cache of KV head h; k [head_dim] un-rotated, v [head_dim_v]. */
+static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
+                          lcx_rows *w, int h, int64_t t, const float *k, const float *v)
+{
+  int64_t x;
+  int d, which = lcx_place(lc, t, &x);
+  const lcx_store *st = &y->store[which];
+  unsigned char *ring = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
+  lcx_turn_to(kernel, lc, y, w, which, which && y->positions == LONGCTX_POS_CACHE ? x : t);
+  for (d = 0; d < w->head_dim; ++d) w->line[d] = lcx_held(k[d]);
+  kernel->rotate(w->line, w->head_dim, y->half, y->rope == LONGCTX_ROPE_INTERLEAVED,
+                 w->turn[which], w->key);
+  for (d = 0; d < w->head_dim_v; ++d) w->line[d] = lcx_held(v[d]);
+  kernel->append(st, ring + lcx_tile_at(st, x), (int)(x % st->tile), w->key, w->line);
+}
+
+/* Rows r0..r0+n-1 of KV head h made ready: row r is head r % group of the batch's token r / group.
+   q [tokens][n_heads][head_dim], the first token at the context's position. */
+static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
+                        lcx_rows *w, int h, int r0, int n, const float *q)
+{
+  int r, d, hd = w->head_dim, group = lc->wish.n_heads / lc->wish.n_kv_heads;
+  const float *slopes = (const float *)(const void *)lcx_at(lc, lc->plan.slopes);
+  w->n = n;
+  w->cap = y->cap;
+  for (r = 0; r < n; ++r) {
+    int token = (r0 + r) / group, head = h * group + (r0 + r) % group, text;
+    const float *x = q + ((size_t)token * (size_t)lc->wish.n_heads + (size_t)head) * (size_t)hd;
+    int64_t t = lc->position + token, low = lcx_first_seen(lc, y, t);
+    int64_t sinks = lcx_min64(t + 1 - lc->start, lc->wish.sinks);
+    int64_t index = sinks + lcx_max64(t + 1 - low, 0) - 1; /* in the cache */
+    text = y->positions == LONGCTX_POS_TEXT;
+    w->from[0][r] = low;
+    w->to[0][r] = t + 1;
+    w->stand[0][r] = t;
+    w->from[1][r] = 0;
+    w->to[1][r] = sinks;
+    w->stand[1][r] = text ? t - lc->start : index;
+    w->bad[r] = 0;
+    for (d = 0; d < hd; ++d) {
+      w->bad[r] |= !lcx_finite(x[d]);
+      w->line[d] = lcx_held(x[d] * y->scale);
+    }
+    lcx_turn_to(kernel, lc, y, w, 0, t);
+    kernel->rotate(w->line, hd, y->half, y->rope == LONGCTX_ROPE_INTERLEAVED, w->turn[0],
+                   w->q[0] + r * hd);
+    if (sinks > 0) {
+      lcx_turn_to(kernel, lc, y, w, 1, text ? t : index);
+      kernel->rotate(w->line, hd, y->half, y->rope == LONGCTX_ROPE_INTERLEAVED, w->turn[1],
+                     w->q[1] + r * hd);
+    }
+    if (w->slope) w->slope[r] = slopes[head];
+  }
+  if (lc->wish.type_k == LONGCTX_Q8) kernel->quantise_q(w);
+}
+
+/* ============================================================================================ */
+/* == 10 STATE ==                                                                               */
+/* The block's life: init, open, reset, copy; state files.                                      */
+
+static lcx_live *lcx_live_of(const longctx *lc, int i)
+{
+  return (lcx_live *)(void *)lcx_at(lc, lc->plan.live) + i;
+}
+
+static float *lcx_logits_of(const longctx *lc, int i)
+{
+  return (float *)(void *)lcx_at(lc, lcx_layer_of(lc, i)->logits);
+}
+
+static int lcx_aligned(const void *mem)
+{
+  struct lcx_align { char c; union { double d; int64_t i; void *p; } u; };
+  return (uintptr_t)mem % offsetof(struct lcx_align, u) == 0;
+}
+
+/* The frequency table of layer i (-1: the desc's) in a block, or NULL. */
+static const double *lcx_freqs_of(const longctx *lc, int i)
+{
+  const lcx_wish *w = &lc->wish;
+  lcx_origin o = {NULL, NULL};
+  lcx_wish_layer l;
+  uint64_t at = offsetof(struct longctx, wish) + sizeof *w;
+  int j;
+  o.wish = (const unsigned char *)w;
+  if (w->has_layers) at += (uint64_t)w->n_layers * sizeof l;
+  for (j = -1; j < i; ++j) {
+    lcx_wish_layer_at(&o, w, j, &l);
+    at += (uint64_t)l.n_freqs * sizeof(double);
+  }
+  lcx_wish_layer_at(&o, w, i, &l);
+  return l.n_freqs ? (const double *)(const void *)lcx_at(lc, at) : NULL;
+}
+
+/* Press et al. (ALiBi, arXiv 2108.12409): slope of head h, in base 2 and negative */
+static float lcx_slope(const lcx_wish *w, int h)
+{
+  int n = 1;
+  double bias = (double)w->alibi_max_bias;
+  while (n * 2 <= w->n_heads) n *= 2;
+  bias = h < n ? bias * (h + 1) / n : bias * (2 * (h - n) + 1) / (2 * n);
+  return (float)(-LCX_LOG2E * (double)lcx_pow2_minus(bias));
+}
+
+/* Everything in the block that its wish decides: plan, layers, steps, slopes. */
+static void lcx_derive(longctx *lc, int max_threads)
+{
+  const lcx_wish *w = &lc->wish;
+  lcx_origin o = {NULL, NULL};
+  int i, j;
+  o.wish = (const unsigned char *)w;
+  lcx_layout(&o, w, (uint64_t)w->bytes, max_threads, lcx_at(lc, 0), &lc->plan);
+  lc->max_threads = max_threads;
+  lc->isa = lcx_best_isa();
+  for (i = 0; i < (w->has_layers ? w->n_layers : 1); ++i) {
+    lcx_layer *y = lcx_layer_of(lc, i);
+    uint64_t *step = (uint64_t *)(void *)lcx_at(lc, y->steps);
+    const double *f = lcx_freqs_of(lc, w->has_layers ? i : -1);
+    lcx_wish_layer l;
+    lcx_wish_layer_at(&o, w, i, &l);
+    for (j = 0; !y->reads && j < y->half; ++j)
+      step[j] = f ? lcx_freq_step(f[j]) : lcx_rope_step(l.rope_base, j, y->half);
+  }
+  for (i = 0; w->alibi_max_bias > 0 && i < w->n_heads; ++i)
+    ((float *)(void *)lcx_at(lc, lc->plan.slopes))[i] = lcx_slope(w, i);
+}
+
+static void lcx_label(longctx *lc)
+{
+  memcpy(lc->magic, LCX_MAGIC, sizeof lc->magic);
+  lc->version = LCX_FORMAT;
+  lc->probe = LCX_PROBE;
+}
+
+static void lcx_drop_batch(longctx *lc)
+{
+  int i;
+  for (i = 0; i < lc->wish.n_layers; ++i) lcx_live_of(lc, i)->rows = 0;
+}
+
+LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d)
+{
+  longctx *lc = (longctx *)mem;
+  lcx_wish w;
+  lcx_plan p;
+  unsigned char *to;
+  int i, end;
+  if (!mem || !lcx_aligned(mem) || lcx_settle(d, &w, &p) || bytes < p.total) return NULL;
+  memset(mem, 0, (size_t)p.total);
+  lcx_label(lc);
+  lc->wish = w;
+  to = (unsigned char *)mem + offsetof(struct longctx, wish) + sizeof w;
+  end = d->layers ? w.n_layers : 0;
+  for (i = 0; i < end; ++i, to += sizeof(lcx_wish_layer)) {
+    lcx_wish_layer l;
+    lcx_wish_layer_from(&d->layers[i], w.head_dim, &l);
+    memcpy(to, &l, sizeof l);
+  }
+  for (i = -1; i < end; ++i) {
+    const double *f = i < 0 ? d->rope_freqs : d->layers[i].rope_freqs;
+    lcx_origin o = {d, NULL};
+    lcx_wish_layer l;
+    lcx_wish_layer_at(&o, &w, i, &l);
+    if (l.n_freqs) memcpy(to, f, (size_t)l.n_freqs * sizeof(double));
+    to += (size_t)l.n_freqs * sizeof(double);
+  }
+  lcx_derive(lc, lcx_threads(d));
+  return lc;
+}
+
+/* Is the wish in a block of `bytes` sound? 0, or a code; *p becomes its plan. */
+static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lcx_plan *p)
+{
+  const lcx_wish *w = &lc->wish;
+  lcx_origin o = {NULL, NULL};
+  uint64_t need = 0, room = bytes - offsetof(struct longctx, wish);
+  int i;
+  o.wish = (const unsigned char *)w;
+  if (lcx_check_wish(w) || w->has_layers < 0 || w->has_layers > 1) return LONGCTX_E_FORMAT;
+  if (w->has_layers && (uint64_t)w->n_layers * sizeof(lcx_wish_layer) > room - sizeof *w)
+    return LONGCTX_E_SPACE;
+  if (lcx_check_all(&o, w, &need) || need != (uint64_t)w->bytes) return LONGCTX_E_FORMAT;
+  if (need > room) return LONGCTX_E_SPACE;
+  for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
+    lcx_wish_layer l;
+    lcx_wish_layer_at(&o, w, i, &l);
+    if (l.n_freqs && lcx_check_freqs(lcx_freqs_of(lc, i), l.n_freqs)) return LONGCTX_E_FORMAT;
+  }
+  if (lcx_layout(&o, w, need, max_threads, NULL, p)) return LONGCTX_E_FORMAT;
+  return p->total <= bytes ? LONGCTX_OK : LONGCTX_E_SPACE;
+}
+
+static int lcx_sound_position(int64_t start, int64_t position)
+{
+  return start >= 0 && position >= start && position <= LCX_POS_END;
+}
+
+/* What could have been stored: finite, and no larger than a rotation makes of LCX_BIG. */
+static int lcx_sound_number(int type, const unsigned char *p)
+{
+  uint16_t h;
+  float x;
+  if (type == LONGCTX_Q8) return 1;
+  if (type == LONGCTX_F32) memcpy(&x, p, sizeof x);
+  else {
+    memcpy(&h, p, sizeof h);
+    if (type == LONGCTX_F16) return (h & 0x7c00) != 0x7c00;
+    x = lcx_f32_from_bf16(h);
+  }
+  return lcx_finite(x) && x <= 64 * LCX_BIG && x >= -64 * LCX_BIG;
+}
+
+static int lcx_sound_logits(const float *logits, int n)
+{
+  int i;
+  for (i = 0; i < n; ++i)
+    if (!lcx_finite(logits[i]) || !LCX_IN(logits[i], LCX_NOTHING, -LCX_NOTHING)) return 0;
+  return 1;
+}
+
+/* ---- a state on its way -------------------------------------------------------------------- */
+
+enum { LCX_INSPECT, LCX_WRITE, LCX_VERIFY, LCX_READ }; /* VERIFY reads and touches nothing */
+
+/* Bytes pass through a small buffer and a 64-bit hash, in blocks of 256. */
+typedef struct lcx_stream {
+  int mode, error;
+  uint64_t left, hash; /* left: to read */
+  unsigned at, have;
+  unsigned char buf[256];
+#ifndef LONGCTX_NO_STDIO
+  FILE *file;
+#endif
+} lcx_stream;
+
+/* One step is a bijection of the hash, so any changed word changes it. */
+static LCX_UNUSED uint64_t lcx_hash(uint64_t h, const unsigned char *p, size_t n)
+{
+  for (; n > 0; p += 8) {
+    uint64_t word = 0;
+    memcpy(&word, p, n < 8 ? n : 8);
+    n -= n < 8 ? n : 8;
+    h = (h ^ word) * 0x9e3779b97f4a7c15u;
+    h ^= h >> 29;
+  }
+  return h;
+}
+
+#ifndef LONGCTX_NO_STDIO
+static void lcx_flush(lcx_stream *s)
+{
+  s->hash = lcx_hash(s->hash, s->buf, s->at);
+  if (!s->error && fwrite(s->buf, 1, s->at, s->file) != s->at) s->error = LONGCTX_E_IO;
+  s->at = 0;
+}
+
+static void lcx_refill(lcx_stream *s)
+{
+  s->have = s->left < sizeof s->buf ? (unsigned)s->left : (unsigned)sizeof s->buf;
+  s->left -= s->have;
+  s->at = 0;
+  if (s->have == 0) s->error = LONGCTX_E_FORMAT; /* more asked for than the state says it has */
+  else if (fread(s->buf, 1, s->have, s->file) != s->have) s->error = LONGCTX_E_IO;
+  if (s->error) s->have = 0;
+  s->hash = lcx_hash(s->hash, s->buf, s->have);
+}
+
+static void lcx_pass(lcx_stream *s, void *bytes, size_t n)
+{
+  unsigned char *p = (unsigned char *)bytes;
+  while (n > 0 && !s->error) {
+    unsigned part;
+    if (s->mode == LCX_WRITE && s->at == sizeof s->buf) lcx_flush(s);
+    if (s->mode != LCX_WRITE && s->at == s->have) lcx_refill(s);
+    part = (s->mode == LCX_WRITE ? (unsigned)sizeof s->buf : s->have) - s->at;
+    if (part > n) part = (unsigned)n;
+    if (s->mode == LCX_WRITE) memcpy(s->buf + s->at, p, part);
+    else memcpy(p, s->buf + s->at, part);
+    s->at += part;
+    p += part;
+    n -= part;
+  }
+}
+#else
+static void lcx_pass(lcx_stream *s, void *bytes, size_t n)
+{
+  (void)s, (void)bytes, (void)n;
+}
+#endif
+
+/* One stored number out of, into or past the cache. */
+static void lcx_pass_number(lcx_stream *s, int type, unsigned char *p)
+{
+  unsigned char e[4] = {0, 0, 0, 0};
+  size_t n = (size_t)lcx_elem(type);
+  if (s->mode == LCX_INSPECT || s->mode == LCX_WRITE) memcpy(e, p, n);
+  lcx_pass(s, e, n);
+  if (!s->error && !lcx_sound_number(type, e)) s->error = LONGCTX_E_FORMAT;
+  if (s->mode == LCX_READ && !s->error) memcpy(p, e, n);
+}
+
+static void lcx_pass_row(lcx_stream *s, const lcx_store *st, unsigned char *tile, int token)
+{
+  unsigned char *scale_k = tile + st->scale_k + 4 * token;
+  unsigned char *scale_v = tile + st->scale_v + 4 * token;
+  int d;
+  for (d = 0; d < st->head_dim; ++d) lcx_pass_number(s, st->type_k, tile + lcx_key_at(st, d, token));
+  if (st->type_k == LONGCTX_Q8) lcx_pass_number(s, LONGCTX_F32, scale_k);
+  for (d = 0; d < st->head_dim_v; ++d)
+    lcx_pass_number(s, st->type_v, tile + st->val + lcx_val_at(st, token, d));
+  if (st->type_v == LONGCTX_Q8) lcx_pass_number(s, LONGCTX_F32, scale_v);
+}
+
+/* Rows that the next token can see, oldest first: coordinates from..to among the sinks (which = 1)
+   or in the window. */
+static void lcx_kept(const longctx *lc, const lcx_layer *y, int which, int64_t start,
+                     int64_t position, int64_t *from, int64_t *to)
+{
+  int64_t sinks = lcx_min64(position - start, lc->wish.sinks);
+  *from = which ? 0
+                : lcx_max64((position / y->block + 1) * y->block - y->window,
+                            start + lc->wish.sinks);
+  *to = which ? sinks : lcx_max64(position, *from);
+}
+
+/* All that a state holds behind its head and wish, as of start and position. */
+static void lcx_pass_all(const longctx *lc, lcx_stream *s, int64_t start, int64_t position)
+{
+  int i, h, which;
+  for (i = 0; i < lc->wish.n_layers && !s->error; ++i) {
+    int32_t has = lcx_live_of(lc, i)->has_logits;
+    int n;
+    lcx_pass(s, &has, sizeof has);
+    if (has != 0 && has != 1) s->error = LONGCTX_E_FORMAT;
+    if (s->mode == LCX_READ && !s->error) lcx_live_of(lc, i)->has_logits = has;
+    for (n = 0; n < lc->wish.n_heads && !s->error; ++n) {
+      float logit = has ? lcx_logits_of(lc, i)[n] : 0;
+      lcx_pass(s, &logit, sizeof logit);
+      if (!s->error && !lcx_sound_logits(&logit, 1)) s->error = LONGCTX_E_FORMAT;
+      if (s->mode == LCX_READ && !s->error) lcx_logits_of(lc, i)[n] = logit;
+    }
+  }
+  for (i = 0; i < lc->wish.n_layers; ++i) {
+    const lcx_layer *y = lcx_layer_of(lc, i);
+    for (which = 1; which >= 0 && !y->reads; --which)
+      for (h = 0; h < lc->wish.n_kv_heads; ++h) {
+        const lcx_store *st = &y->store[which];
+        unsigned char *ring = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
+        int64_t x, to;
+        for (lcx_kept(lc, y, which, start, position, &x, &to); x < to && !s->error; ++x)
+          lcx_pass_row(s, st, ring + lcx_tile_at(st, x), (int)(x % st->tile));
+      }
+  }
+}
+
+static uint64_t lcx_state_bytes(const longctx *lc, int64_t start, int64_t position)
+{
+  uint64_t n = sizeof(lcx_head) + (uint64_t)lc->wish.bytes + sizeof(uint64_t);
+  int i, which;
+  for (i = 0; i < lc->wish.n_layers; ++i) {
+    const lcx_layer *y = lcx_layer_of(lc, i);
+    n += sizeof(int32_t) + (uint64_t)lc->wish.n_heads * sizeof(float);
+    for (which = 0; which < 2 && !y->reads; ++which) {
+      int64_t from, to;
+      lcx_kept(lc, y, which, start, position, &from, &to);
+      n += (uint64_t)(to - from) * (uint64_t)lc->wish.n_kv_heads * lcx_row_bytes(&y->store[which]);
+    }
+  }
+  return n;
+}
+
+/* ---- blocks -------------------------------------------------------------------------------- */
+
+static longctx *lcx_give(longctx *lc, int code, int *error)
+{
+  if (error) *error = code;
+  return code ? NULL : lc;
+}
+
+LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
+{
+  longctx *lc = (longctx *)mem;
+  lcx_stream s;
+  lcx_plan p;
+  int code, i;
+  if (!mem || !lcx_aligned(mem)) return lcx_give(lc, LONGCTX_E_ARG, error);
+  if (bytes < sizeof *lc) return lcx_give(lc, LONGCTX_E_SPACE, error);
+  if (memcmp(lc->magic, LCX_MAGIC, sizeof lc->magic) || lc->probe != LCX_PROBE)
+    return lcx_give(lc, LONGCTX_E_FORMAT, error);
+  if (lc->version != LCX_FORMAT) return lcx_give(lc, LONGCTX_E_VERSION, error);
+  if (!LCX_IN(lc->max_threads, 1, 1024) || !lcx_sound_position(lc->start, lc->position))
+    return lcx_give(lc, LONGCTX_E_FORMAT, error);
+  code = lcx_sound_wish(lc, bytes, lc->max_threads, &p);
+  if (code) return lcx_give(lc, code, error);
+  if (memcmp(&p, &lc->plan, sizeof p)) return lcx_give(lc, LONGCTX_E_FORMAT, error);
+  for (i = 0; i < lc->wish.n_layers; ++i)
+    if (!LCX_IN(lcx_live_of(lc, i)->has_logits, 0, 1)) return lcx_give(lc, LONGCTX_E_FORMAT, error);
+  lcx_derive(lc, lc->max_threads); /* never trusted, always the same for the same wish */
+  memset(&s, 0, sizeof s);
+  s.mode = LCX_INSPECT;
+  lcx_pass_all(lc, &s, lc->start, lc->position);
+  if (s.error) return lcx_give(lc, s.error, error);
+  lcx_drop_batch(lc);
+  memset(lcx_at(lc, lc->plan.scratch), 0, (size_t)(lc->plan.total - lc->plan.scratch));
+  return lcx_give(lc, LONGCTX_OK, error);
+}
+
+LONGCTX_API void longctx_reset(longctx *lc)
+{
+  if (!lc) return;
+  lc->start = lc->position = 0;
+  lcx_drop_batch(lc);
+}
+
+LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *lc)
+{
+  if (!mem || !lc || mem == (const void *)lc || !lcx_aligned(mem)) return LONGCTX_E_ARG;
+  if (bytes < lc->plan.total) return LONGCTX_E_SPACE;
+  memcpy(mem, lc, (size_t)lc->plan.scratch);
+  memset((unsigned char *)mem + lc->plan.scratch, 0, (size_t)(lc->plan.total - lc->plan.scratch));
+  lcx_drop_batch((longctx *)mem);
+  return LONGCTX_OK;
+}
+
+LONGCTX_API int longctx_seek(longctx *lc, int64_t position)
+{
+  int i;
+  if (!lc || position < 0 || position > LCX_POS_END) return LONGCTX_E_ARG;
+  if (lc->position != lc->start) return LONGCTX_E_ORDER;
+  for (i = 0; i < lc->wish.n_layers; ++i)
+    if (lcx_live_of(lc, i)->rows) return LONGCTX_E_ORDER;
+  lc->start = lc->position = position;
+  return LONGCTX_OK;
+}
+
+/* ---- files --------------------------------------------------------------------------------- */
+
+LONGCTX_API size_t longctx_state_size(const longctx *lc)
+{
+  return lc ? (size_t)lcx_state_bytes(lc, lc->start, lc->position) : 0;
+}
+
+#ifndef LONGCTX_NO_STDIO
+static void lcx_stream_open(lcx_stream *s, FILE *file, int mode, const lcx_head *head)
+{
+  memset(s, 0, sizeof *s);
+  s->mode = mode;
+  s->file = file;
+  s->left = head->bytes - sizeof *head - sizeof(uint64_t);
+  s->hash = lcx_hash(0, (const unsigned char *)head, sizeof *head);
+}
+
+LONGCTX_API int longctx_save(const longctx *lc, FILE *file)
+{
+  lcx_stream s;
+  lcx_head head;
+  if (!lc || !file) return LONGCTX_E_ARG;
+  memset(&head, 0, sizeof head);
+  memcpy(head.magic, LCX_MAGIC, sizeof head.magic);
+  head.version = LCX_FORMAT;
+  head.probe = LCX_PROBE;
+  head.bytes = lcx_state_bytes(lc, lc->start, lc->position);
+  head.start = lc->start;
+  head.position = lc->position;
+  lcx_stream_open(&s, file, LCX_WRITE, &head);
+  if (fwrite(&head, sizeof head, 1, file) != 1) return LONGCTX_E_IO;
+  lcx_pass(&s, lcx_at(lc, offsetof(struct longctx, wish)), (size_t)lc->wish.bytes);
+  lcx_pass_all(lc, &s, lc->start, lc->position);
+  lcx_flush(&s);
+  if (!s.error && fwrite(&s.hash, sizeof s.hash, 1, file) != 1) s.error = LONGCTX_E_IO;
+  return s.error;
+}
+
+static int lcx_read_head(FILE *file, lcx_head *head)
+{
+  if (fread(head, sizeof *head, 1, file) != 1) return LONGCTX_E_IO;
+  if (memcmp(head->magic, LCX_MAGIC, sizeof head->magic) || head->probe != LCX_PROBE)
+    return LONGCTX_E_FORMAT;
+  if (head->version != LCX_FORMAT) return LONGCTX_E_VERSION;
+  if (head->bytes < sizeof *head + sizeof(lcx_wish) + sizeof(uint64_t) ||
+      !lcx_sound_position(head->start, head->position))
+    return LONGCTX_E_FORMAT;
+  return LONGCTX_OK;
+}
+
+/* Reads on to the end, whatever it is, and compares the hash behind it. */
+static int lcx_read_hash(lcx_stream *s)
+{
+  uint64_t stored;
+  while (!s->error && (s->left > 0 || s->at < s->have)) {
+    if (s->at == s->have) lcx_refill(s);
+    s->at = s->have;
+  }
+  if (s->error) return s->error;
+  if (fread(&stored, sizeof stored, 1, s->file) != 1) return LONGCTX_E_IO;
+  return stored == s->hash ? LONGCTX_OK : LONGCTX_E_FORMAT;
+}
+
+LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *error)
+{
+  longctx *lc = (longctx *)mem;
+  lcx_stream s;
+  lcx_head head;
+  lcx_plan p;
+  int code;
+  if (!mem || !file || !lcx_aligned(mem)) return lcx_give(lc, LONGCTX_E_ARG, error);
+  if (bytes < sizeof *lc) return lcx_give(lc, LONGCTX_E_SPACE, error);
+  code = lcx_read_head(file, &head);
+  if (code) return lcx_give(lc, code, error);
+  lcx_stream_open(&s, file, LCX_READ, &head);
+  memset(mem, 0, sizeof *lc);
+  lcx_pass(&s, &lc->wish, sizeof lc->wish);
+  if (!s.error && lc->wish.bytes < (int32_t)sizeof lc->wish) s.error = LONGCTX_E_FORMAT;
+  if (!s.error && (uint64_t)lc->wish.bytes > bytes - offsetof(struct longctx, wish))
+    s.error = LONGCTX_E_SPACE;
+  if (!s.error) lcx_pass(&s, lc + 1, (size_t)lc->wish.bytes - sizeof lc->wish);
+  if (!s.error) s.error = lcx_sound_wish(lc, bytes, 1, &p);
+  if (s.error) return lcx_give(lc, s.error, error);
+  memset((unsigned char *)mem + offsetof(struct longctx, wish) + (size_t)lc->wish.bytes, 0,
+         (size_t)p.total - offsetof(struct longctx, wish) - (size_t)lc->wish.bytes);
+  lcx_label(lc);
+  lc->start = head.start;
+  lc->position = head.position;
+  lcx_derive(lc, 1);
+  if (head.bytes != lcx_state_bytes(lc, lc->start, lc->position))
+    return lcx_give(lc, LONGCTX_E_FORMAT, error);
+  lcx_pass_all(lc, &s, lc->start, lc->position);
+  return lcx_give(lc, lcx_read_hash(&s), error);
+}
+
+/* A state of this context's desc, verified or read; the file stands at its start. */
+static int lcx_read_into(longctx *lc, FILE *file, int mode)
+{
+  lcx_stream s;
+  lcx_head head;
+  const unsigned char *own = lcx_at(lc, offsetof(struct longctx, wish));
+  int code = lcx_read_head(file, &head), other = 0;
+  int32_t i;
+  if (code) return code;
+  lcx_stream_open(&s, file, mode, &head);
+  for (i = 0; i < lc->wish.bytes && !other; i += 8) {
+    unsigned char e[8];
+    lcx_pass(&s, e, sizeof e);
+    other = s.error || memcmp(e, own + i, sizeof e);
+  }
+  if (!other && head.bytes != lcx_state_bytes(lc, head.start, head.position))
+    return LONGCTX_E_FORMAT;
+  if (!other) lcx_pass_all(lc, &s, head.start, head.position);
+  if (s.error) return s.error;
+  code = lcx_read_hash(&s);
+  if (code) return code;
+  if (other) return LONGCTX_E_MISMATCH;
+  if (mode == LCX_READ) {
+    lc->start = head.start;
+    lc->position = head.position;
+    lcx_drop_batch(lc);
+  }
+  return LONGCTX_OK;
+}
+
+LONGCTX_API int longctx_restore(longctx *lc, FILE *file)
+{
+  long here;
+  int code;
+  if (!lc || !file) return LONGCTX_E_ARG;
+  here = ftell(file);
+  if (here < 0) return LONGCTX_E_IO;
+  code = lcx_read_into(lc, file, LCX_VERIFY);
+  if (fseek(file, here, SEEK_SET)) return code ? code : LONGCTX_E_IO;
+  if (code) return code;
+  code = lcx_read_into(lc, file, LCX_READ);
+  if (code) longctx_reset(lc); /* the file changed between the two readings */
+  return code;
+}
+#endif
+
+/* ============================================================================================ */
+/* == 11 ATTEND ==                                                                              */
+/* The calls of the forward pass: checks, work shared among parts, time.                        */
+
+#if defined(_OPENMP) && !defined(LONGCTX_NO_OPENMP)
+#include <omp.h>
+#define LCX_OPENMP 1
+#else
+#define LCX_OPENMP 0
+#endif
+
+/* The arguments of one attend, on their way to its parts. */
+typedef struct lcx_call {
+  const lcx_kernels *kernel;
+  longctx *lc;
+  const lcx_layer *y;
+  int layer, n;
+  const float *q, *k, *v;
+  float *out;
+} lcx_call;
+
+LONGCTX_API int longctx_room(const longctx *lc)
+{
+  return lc ? (int)lcx_min64(lc->wish.max_batch, LCX_POS_END - lc->position) : 0;
+}
+
+/* 0, or why this attend is refused; c becomes the call. */
+static int lcx_call_make(lcx_call *c, longctx *lc, int layer, int n, const float *q,
+                         const float *k, const float *v, float *out)
+{
+  if (!lc || layer < 0 || layer >= lc->wish.n_layers || n < 0) return LONGCTX_E_ARG;
+  c->kernel = lcx_kernels_of(lc->isa);
+  c->lc = lc;
+  c->y = lcx_layer_of(lc, layer);
+  c->layer = layer;
+  c->n = n;
+  c->q = q;
+  c->k = k;
+  c->v = v;
+  c->out = out;
+  if (n == 0) return LONGCTX_OK;
+  if (!q || !out || !k != !v || n > longctx_room(lc)) return LONGCTX_E_ARG;
+  if (k && c->y->reads) return LONGCTX_E_ARG;
+  if (!k && lcx_live_of(lc, c->y->source)->rows < n) return LONGCTX_E_ORDER;
+  return LONGCTX_OK;
+}
+
+static int lcx_group(const longctx *lc) { return lc->wish.n_heads / lc->wish.n_kv_heads; }
+
+static lcx_reach lcx_call_reach(const lcx_call *c)
+{
+  return lcx_reach_of(c->lc, c->y, c->lc->position, c->lc->position + c->n - 1);
+}
+
+/* Many rows, or KV heads that divide evenly: a part takes whole heads. Few rows: heads are split
+   into segments, whose results wait in slots for join. */
+static int lcx_splits(const lcx_call *c, int parts)
+{
+  int heads = c->lc->wish.n_kv_heads;
+  return parts > 1 && (int64_t)c->n * lcx_group(c->lc) <= c->lc->plan.rows && heads % parts != 0;
+}
+
+/* How many parts find work. */
+static int lcx_useful(const lcx_call *c, int n_parts)
+{
+  int64_t units = c->lc->wish.n_kv_heads;
+  int parts = lcx_min(n_parts, c->lc->max_threads);
+  if (lcx_splits(c, parts)) {
+    lcx_reach r = lcx_call_reach(c);
+    units *= r.sinks + r.windows;
+  }
+  return (int)lcx_min64(parts, units);
+}
+
+static lcx_ticket *lcx_ticket_of(const longctx *lc, int part)
+{
+  return (lcx_ticket *)(void *)lcx_at(lc, lc->plan.scratch + (uint64_t)part * lc->plan.work);
+}
+
+static float *lcx_slot(const longctx *lc, int64_t h, int64_t segment, int row)
+{
+  uint64_t i = ((uint64_t)h * (uint64_t)lc->plan.segments + (uint64_t)segment) *
+                   (uint64_t)lc->plan.rows + (uint64_t)row;
+  return (float *)(void *)lcx_at(lc, lc->plan.slots) + i * lc->plan.slot;
+}
+
+/* The batch's rows of KV head h at positions from..to into the cache. */
+static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64_t to)
+{
+  const lcx_wish *wish = &c->lc->wish;
+  int64_t first = c->lc->position, t;
+  if (!c->k) return;
+  for (t = lcx_max64(from, first); t < lcx_min64(to, first + c->n); ++t) {
+    size_t row = (size_t)(t - first) * (size_t)wish->n_kv_heads + (size_t)h;
+    lcx_write_row(c->kernel, c->lc, c->y, w, h, t, c->k + row * (size_t)wish->head_dim,
+                  c->v + row * (size_t)wish->head_dim_v);
+  }
+}
+
+/* m, l, o of the rows at hand against one segment; a query that was no number makes l NaN. */
+static void lcx_see(const lcx_call *c, lcx_rows *w, int h, lcx_segment_at s)
+{
+  const lcx_layer *y = c->y;
+  int r;
+  c->kernel->segment(w, s.which, &y->store[s.which],
+                     lcx_at(c->lc, y->ring[s.which] + (uint64_t)h * y->head[s.which]), s.from,
+                     s.to);
+  for (r = 0; r < w->n; ++r)
+    if (w->bad[r]) w->l[r] = lcx_float(0x7fc00000u);
+}
+
+/* Row r of KV head h is complete: the sink logit joins, the quotient goes out. */
+static void lcx_close(const lcx_call *c, int h, int r, float m, float l, float *o)
+{
+  const lcx_wish *wish = &c->lc->wish;
+  int group = lcx_group(c->lc), head = h * group + r % group, d;
+  float *out = c->out;
+  out += ((size_t)(r / group) * (size_t)wish->n_heads + (size_t)head) * (size_t)wish->head_dim_v;
+  if (lcx_live_of(c->lc, c->layer)->has_logits)
+    c->kernel->merge(&m, &l, o, lcx_logits_of(c->lc, c->layer)[head], 1.0f, NULL,
+                     wish->head_dim_v);
+  c->kernel->finish(o, l, wish->head_dim_v, out);
+  if (!lcx_finite(l))
+    for (d = 0; d < wish->head_dim_v; ++d) out[d] = lcx_float(0x7fc00000u);
+}
+
+/* One KV head from rows in to outputs out. */
+static void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
+{
+  const longctx *lc = c->lc;
+  int rows = c->n * lcx_group(lc), r0, r;
+  lcx_write(c, w, h, lc->position, lc->position + c->n);
+  for (r0 = 0; r0 < rows; r0 += lc->plan.rows) {
+    int n = lcx_min(lc->plan.rows, rows - r0), group = lcx_group(lc);
+    lcx_reach reach = lcx_reach_of(lc, c->y, lc->position + r0 / group,
+                                   lc->position + (r0 + n - 1) / group);
+    int64_t i;
+    lcx_prepare(c->kernel, lc, c->y, w, h, r0, n, c->q);
+    for (r = 0; r < n; ++r) {
+      w->sum_m[r] = LCX_NOTHING;
+      w->sum_l[r] = 0;
+      memset(w->sum_o + r * w->stride, 0, (size_t)w->stride * sizeof(float));
+    }
+    for (i = 0; i < reach.sinks + reach.windows; ++i) {
+      lcx_see(c, w, h, lcx_segment_of(&reach, i));
+      for (r = 0; r < n; ++r)
+        c->kernel->merge(&w->sum_m[r], &w->sum_l[r], w->sum_o + r * w->stride, w->m[r], w->l[r],
+                         w->o + r * w->stride, w->head_dim_v);
+    }
+    for (r = 0; r < n; ++r)
+      lcx_close(c, h, r0 + r, w->sum_m[r], w->sum_l[r], w->sum_o + r * w->stride);
+  }
+}
+
+/* Segment i of KV head h into its slots; it alone writes the new rows that lie in the segment. */
+static void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_reach *reach,
+                            int64_t i)
+{
+  lcx_segment_at s = lcx_segment_of(reach, i);
+  int64_t after = lcx_after_sinks(c->lc);
+  int r;
+  if (s.which) lcx_write(c, w, h, c->lc->start + s.from, lcx_min64(c->lc->start + s.to, after));
+  else lcx_write(c, w, h, lcx_max64(s.from, after), s.to);
+  lcx_prepare(c->kernel, c->lc, c->y, w, h, 0, c->n * lcx_group(c->lc), c->q);
+  lcx_see(c, w, h, s);
+  for (r = 0; r < w->n; ++r) {
+    float *slot = lcx_slot(c->lc, h, i, r);
+    slot[0] = w->m[r];
+    slot[1] = w->l[r];
+    memcpy(slot + 2, w->o + r * w->stride, (size_t)w->head_dim_v * sizeof(float));
+  }
+}
+
+static void lcx_part(const lcx_call *c, int part, int parts)
+{
+  lcx_ticket *ticket = lcx_ticket_of(c->lc, part);
+  int heads = c->lc->wish.n_kv_heads;
+  lcx_rows w;
+  lcx_carve(&c->lc->wish, c->lc->plan.rows, (unsigned char *)ticket, &w);
+  if (lcx_splits(c, parts)) {
+    lcx_reach reach = lcx_call_reach(c);
+    int64_t per_head = reach.sinks + reach.windows, units = per_head * heads, u;
+    w.careful = 1;
+    for (u = units * part / parts; u < units * (part + 1) / parts; ++u)
+      lcx_one_segment(c, &w, (int)(u / per_head), &reach, u % per_head);
+  } else {
+    int h;
+    for (h = part; h < heads; h += parts) lcx_whole_head(c, &w, h);
+  }
+  ticket->layer = c->layer;
+  ticket->n = c->n;
+  ticket->wrote = c->k != NULL;
+  ticket->parts = parts;
+}
+
+/* Slots merged in the one order, whoever filled them. */
+static void lcx_merge_slots(const lcx_call *c)
+{
+  lcx_reach reach = lcx_call_reach(c);
+  int rows = c->n * lcx_group(c->lc), dims = c->lc->wish.head_dim_v, h, r;
+  lcx_rows w;
+  lcx_carve(&c->lc->wish, c->lc->plan.rows, (unsigned char *)lcx_ticket_of(c->lc, 0), &w);
+  for (h = 0; h < c->lc->wish.n_kv_heads; ++h)
+    for (r = 0; r < rows; ++r) {
+      float m = LCX_NOTHING, l = 0;
+      int64_t i;
+      memset(w.sum_o, 0, (size_t)w.stride * sizeof(float));
+      for (i = 0; i < reach.sinks + reach.windows; ++i) {
+        const float *slot = lcx_slot(c->lc, h, i, r);
+        c->kernel->merge(&m, &l, w.sum_o, slot[0], slot[1], slot + 2, dims);
+      }
+      lcx_close(c, h, r, m, l, w.sum_o);
+    }
+}
+
+static void lcx_finish_call(const lcx_call *c, int parts)
+{
+  if (lcx_splits(c, parts)) lcx_merge_slots(c);
+  if (c->k) lcx_live_of(c->lc, c->layer)->rows = c->n;
+}
+
+LONGCTX_API int longctx_attend_part(longctx *lc, int layer, int n, const float *q, const float *k,
+                                    const float *v, float *out, int part, int n_parts)
+{
+  lcx_call c;
+  int code = lcx_call_make(&c, lc, layer, n, q, k, v, out), parts;
+  if (code) return code;
+  if (n_parts < 1 || part < 0 || part >= n_parts) return LONGCTX_E_ARG;
+  if (n == 0) return LONGCTX_OK;
+  parts = lcx_useful(&c, n_parts);
+  if (part < parts) lcx_part(&c, part, parts);
+  return LONGCTX_OK;
+}
+
+LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
+{
+  static const float none = 0; /* q is not read any more, k only asked whether it was there */
+  lcx_call c;
+  const lcx_ticket *first;
+  int p, parts;
+  if (!lc || !out || layer < 0 || layer >= lc->wish.n_layers || n < 0) return LONGCTX_E_ARG;
+  if (n == 0) return LONGCTX_OK;
+  first = lcx_ticket_of(lc, 0);
+  parts = first->parts;
+  if (parts < 1 || parts > lc->max_threads || n > longctx_room(lc)) return LONGCTX_E_ORDER;
+  for (p = 0; p < parts; ++p) {
+    const lcx_ticket *t = lcx_ticket_of(lc, p);
+    if (t->parts != parts || t->layer != layer || t->n != n || t->wrote != first->wrote)
+      return LONGCTX_E_ORDER;
+  }
+  lcx_call_make(&c, lc, layer, n, &none, NULL, NULL, out);
+  if (first->wrote) c.k = c.v = &none;
+  lcx_finish_call(&c, parts);
+  for (p = 0; p < parts; ++p) lcx_ticket_of(lc, p)->parts = 0;
+  return LONGCTX_OK;
+}
+
+LONGCTX_API int longctx_attend(longctx *lc, int layer, int n, const float *q, const float *k,
+                               const float *v, float *out)
+{
+  lcx_call c;
+  int code = lcx_call_make(&c, lc, layer, n, q, k, v, out), parts = 1;
+  if (code || n == 0) return code;
+#if LCX_OPENMP
+  if (lc->max_threads > 1) parts = lcx_useful(&c, omp_get_max_threads());
+  if (parts > 1) {
+    int p;
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+    for (p = 0; p < parts; ++p) lcx_part(&c, p, parts);
+  } else
+#endif
+    lcx_part(&c, 0, parts);
+  lcx_finish_call(&c, parts);
+  return LONGCTX_OK;
+}
+
+LONGCTX_API int longctx_commit(longctx *lc, int n)
+{
+  int i;
+  if (!lc || n < 0 || n > longctx_room(lc)) return LONGCTX_E_ARG;
+  for (i = 0; i < lc->wish.n_layers; ++i)
+    if (!lcx_layer_of(lc, i)->reads && lcx_live_of(lc, i)->rows < n) return LONGCTX_E_ORDER;
+  lcx_drop_batch(lc);
+  lc->position += n;
+  return LONGCTX_OK;
+}
+
+LONGCTX_API int longctx_set_sink_logits(longctx *lc, int layer, const float *logits)
+{
+  float *to;
+  int h;
+  if (!lc || layer < 0 || layer >= lc->wish.n_layers) return LONGCTX_E_ARG;
+  to = lcx_logits_of(lc, layer);
+  for (h = 0; logits && h < lc->wish.n_heads; ++h) {
+    uint32_t u = lcx_bits(logits[h]);
+    if (u != 0xff800000u && (!lcx_finite(logits[h]) || logits[h] > 1e29f)) return LONGCTX_E_ARG;
+  }
+  for (h = 0; h < lc->wish.n_heads; ++h) {
+    float b = logits ? logits[h] * (float)LCX_LOG2E : 0;
+    to[h] = b > LCX_NOTHING ? b : LCX_NOTHING; /* -infinity: bit for bit as if there were none */
+    if (!logits) to[h] = 0;
+  }
+  lcx_live_of(lc, layer)->has_logits = logits != NULL;
+  return LONGCTX_OK;
+}
+
+/* ============================================================================================ */
+/* == 12 STRINGS ==                                                                             */
+/* Answers for people.                                                                          */
+
+LONGCTX_API int64_t longctx_position(const longctx *lc) { return lc ? lc->position : 0; }
+
+static void lcx_layer_back(const longctx *lc, int i, const lcx_wish_layer *w, longctx_layer *l)
+{
+  l->window = w->window;
+  l->block = w->block;
+  l->positions = w->positions;
+  l->rope = w->rope;
+  l->rope_dims = w->rope_dims;
+  l->rope_base = w->rope_base;
+  l->rope_mscale = w->rope_mscale;
+  l->rope_freqs = lcx_freqs_of(lc, i);
+  l->scale = w->scale;
+  l->softcap = w->softcap;
+  l->kv_from = w->kv_from;
+}
+
+LONGCTX_API longctx_desc longctx_get_desc(const longctx *lc)
+{
+  longctx_desc d;
+  longctx_layer base, *list;
+  lcx_origin o = {NULL, NULL};
+  const lcx_wish *w;
+  int i;
+  memset(&d, 0, sizeof d);
+  if (!lc) return d;
+  w = &lc->wish;
+  o.wish = (const unsigned char *)w;
+  lcx_layer_back(lc, -1, &w->base, &base);
+  d.n_layers = w->n_layers;
+  d.n_heads = w->n_heads;
+  d.n_kv_heads = w->n_kv_heads;
+  d.head_dim = w->head_dim;
+  d.head_dim_v = w->head_dim_v;
+  d.sinks = w->sinks;
+  d.max_batch = w->max_batch;
+  d.max_threads = lc->max_threads;
+  d.type_k = w->type_k;
+  d.type_v = w->type_v;
+  d.alibi_max_bias = w->alibi_max_bias;
+  d.window = base.window;
+  d.block = base.block;
+  d.positions = base.positions;
+  d.rope = base.rope;
+  d.rope_dims = base.rope_dims;
+  d.rope_base = base.rope_base;
+  d.rope_mscale = base.rope_mscale;
+  d.rope_freqs = base.rope_freqs;
+  d.scale = base.scale;
+  d.softcap = base.softcap;
+  if (!w->has_layers) return d;
+  list = (longctx_layer *)(void *)lcx_at(lc, lc->plan.list);
+  for (i = 0; i < w->n_layers; ++i) {
+    lcx_wish_layer l;
+    lcx_wish_layer_at(&o, w, i, &l);
+    lcx_layer_back(lc, i, &l, list + i);
+  }
+  d.layers = list;
+  return d;
+}
+
+LONGCTX_API const char *longctx_error(int code)
+{
+#define LCX_X(name, value, text)                                                                 \
+  case LONGCTX_##name: return text;
+  switch (code) {
+    LONGCTX_ERRORS(LCX_X)
+  default: return "no code of longctx.h";
+  }
+#undef LCX_X
+}
+
+#define LCX_TEXT(x) #x
+#define LCX_VERSION(a, b, c) LCX_TEXT(a) "." LCX_TEXT(b) "." LCX_TEXT(c)
+LONGCTX_API const char *longctx_version(void)
+{
+  return LCX_VERSION(LONGCTX_VERSION_MAJOR, LONGCTX_VERSION_MINOR, LONGCTX_VERSION_PATCH);
+}
+
+LONGCTX_API int longctx_isa(const longctx *lc) { return lc ? lc->isa : LONGCTX_E_ARG; }
+
+LONGCTX_API int longctx_set_isa(longctx *lc, int isa)
+{
+  if (!lc) return LONGCTX_E_ARG;
+  if (!lcx_available(isa)) return LONGCTX_E_ISA;
+  lc->isa = isa;
+  return LONGCTX_OK;
+}
+
+LONGCTX_API const char *longctx_isa_name(int isa)
+{
+  static const char *const names[LCX_ISAS] = {"scalar", "scalar-fma", "sse2", "avx2",
+                                              "avx512", "neon",       "wasm"};
+  return isa >= 0 && isa < LCX_ISAS ? names[isa] : NULL;
+}
+
+/* ============================================================================================ */
+/* == 13 BACK DOOR ==                                                                           */
+/* Private macros removed, changelog, licence.                                                  */
+
+#undef LCX_ARM
+#undef LCX_AVX2
+#undef LCX_AVX512
+#undef LCX_BASE_FMA
+#undef LCX_BIG
+#undef LCX_DIMS
+#undef LCX_DIRECT
+#undef LCX_FORMAT
+#undef LCX_GNU
+#undef LCX_GUARD
+#undef LCX_HAVE_AVX2
+#undef LCX_HAVE_AVX512
+#undef LCX_HAVE_NEON
+#undef LCX_HAVE_SCALAR
+#undef LCX_HAVE_SCALAR_FMA
+#undef LCX_HAVE_SSE2
+#undef LCX_HAVE_WASM
+#undef LCX_IN
+#undef LCX_INLINE
+#undef LCX_ISAS
+#undef LCX_LOG2E
+#undef LCX_MAGIC
+#undef LCX_MASKED
+#undef LCX_NEON
+#undef LCX_NOTHING
+#undef LCX_ONE
+#undef LCX_OPENMP
+#undef LCX_OUTLINE
+#undef LCX_PANEL
+#undef LCX_POS_END
+#undef LCX_PROBE
+#undef LCX_ROWS
+#undef LCX_SCALAR
+#undef LCX_SCALAR_FMA
+#undef LCX_SEGMENT
+#undef LCX_SPAN
+#undef LCX_SSE2
+#undef LCX_TARGET
+#undef LCX_TEXT
+#undef LCX_TILE
+#undef LCX_TILES
+#undef LCX_UNROLL
+#undef LCX_UNUSED
+#undef LCX_VERSION
+#undef LCX_WANT
+#undef LCX_WASM
+#undef LCX_WEB
+#undef LCX_X86
+#endif /* second reading */
+#ifndef LCX_PASS
+#define LONGCTX_IMPLEMENTED
+#endif
+#endif /* LONGCTX_IMPLEMENTATION */
+
+/* CHANGELOG
+     1.0.0  Sliding and block windows with sinks, float32, float16, bfloat16 and int8 keys and
+            values, rollback, state files, parts; scalar, SSE2, AVX2, AVX-512, NEON, WASM.
+
+   LICENCE
+   This software is available under 2 licences: choose the one you prefer.
+
+   A - MIT No Attribution (MIT-0), Copyright (c) 2026 the longctx.h authors
+   Permission is hereby granted, free of charge, to any person obtaining a copy of this software and
+   associated documentation files (the "Software"), to deal in the Software without restriction,
+   including without limitation the rights to use, copy, modify, merge, publish, distribute,
+   sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is
+   furnished to do so.
+   THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+   NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+   NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+   DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+   OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+   B - Public Domain (www.unlicense.org)
+   This is free and unencumbered software released into the public domain. Anyone is free to copy,
+   modify, publish, use, compile, sell, or distribute this software, either in source code form or
+   as a compiled binary, for any purpose, commercial or non-commercial, and by any means. In
+   jurisdictions that recognize copyright laws, the author or authors of this software dedicate any
+   and all copyright interest in the software to the public domain. We make this dedication for the
+   benefit of the public at large and to the detriment of our heirs and successors. We intend this
+   dedication to be an overt act of relinquishment in perpetuity of all present and future rights
+   to this software under copyright law. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY
+   KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS
+   FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS BE LIABLE FOR ANY
+   CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING
+   FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE. */
