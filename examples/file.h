@@ -76,15 +76,15 @@ unsigned char *file_read(const char *path, size_t *size, engine_error *error)
   int standard = strcmp(path, "-") == 0;
   FILE *in = standard ? stdin : fopen(path, "rb");
   if (!in) {
-    engine_fail(error, "%s: cannot be opened", path);
+    engine_fail(error, "cannot be opened");
     return NULL;
   }
   unsigned char *bytes = file_read_stream(in, size);
   int broken = ferror(in);
   if (!standard) fclose(in);
-  if (!bytes) engine_fail(error, "%s: no memory for its bytes", path);
+  if (!bytes) engine_fail(error, "no memory for its bytes");
   if (bytes && broken) {
-    engine_fail(error, "%s: cannot be read to its end", path);
+    engine_fail(error, "cannot be read to its end");
     free(bytes);
     bytes = NULL;
   }

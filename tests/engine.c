@@ -144,7 +144,8 @@ static void put_piece(bytes *b, float score, const char *name)
 
 static const char *const merges[] = {
   " ", "a", "b", "c", "\xc3\xa9", "\xe2\x82\xac", "ab", "ba", "aba", "abab", "bb", " a", " b",
-  " ab", "c\xc3\xa9", "\xc3\xa9\xc3\xa9", "ca", "cab", "aa", "aaa", "aaaa", "never", "ne", "ver", "a b"
+  " ab", "c\xc3\xa9", "\xc3\xa9\xc3\xa9", "ca", "cab", "aa", "aaa", "aaaa", "never", "ne", "ver",
+  "a b"
 };
 enum { N_MERGES = (int)(sizeof merges / sizeof merges[0]), N_TOKENS = 3 + 256 + N_MERGES };
 
