@@ -94,9 +94,9 @@
      scalar) agree among themselves. -ffast-math is refused because it ends that.
 
    NUMBERS THAT ARE NOT
-     A NaN or infinity in q makes that row of that head NaN. In k and v magnitudes are held to
-     2^40 (65504 in float16), NaN and infinity with them; the KV head forgets them with the
-     window. A row that sees nothing is 0.
+     A NaN or infinity in q makes that row of that head NaN. A NaN or infinity in k or v is stored
+     as the largest number its type has, and the KV head forgets it with the window; keys and
+     scaled queries beyond 2^40 are taken as 2^40. A row that sees nothing is 0.
 
    THREADS
      One context, one caller at a time, except longctx_attend_part with distinct parts. Contexts
@@ -201,7 +201,7 @@ typedef struct longctx_desc {
 typedef struct longctx_sizes {
   size_t window;  /* keys and values: rings and sinks of all layers                              */
   size_t scratch; /* working space, never saved                                                  */
-  size_t state;   /* most that longctx_save can write                                            */
+  size_t state;   /* all but the scratch                                                         */
   size_t total;   /* longctx_size()                                                              */
 } longctx_sizes;
 
@@ -388,7 +388,9 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_ROWS 48      /* most (token, head) rows in one pass over the keys           */
 #define LCX_DIRECT 8     /* up to so many rows read float16 as it is; more widen it once */
 #define LCX_DIMS 576     /* largest head_dim and head_dim_v                             */
-#define LCX_BIG 1.09951163e12f /* 2^40: keeps any score of 576 dims finite              */
+#define LCX_BIG 1.09951163e12f /* 2^40: holds queries and keys so that no score overflows */
+#define LCX_MAX 3.40282347e38f
+#define LCX_INFINITY lcx_float(0x7f800000u)
 #define LCX_MASKED (-3e38f)    /* score of a key that a row does not see                */
 #define LCX_NOTHING (-1e30f)   /* maximum of a row that has seen nothing yet            */
 #define LCX_LOG2E 1.4426950408889634
@@ -528,19 +530,21 @@ LCX_INLINE float lcx_f32_from_f16(uint16_t h)
   return lcx_float(sign | lcx_bits(lcx_float(m + 0x38800000u) - 6.103515625e-5f));
 }
 
+/* the same to bfloat16, of a finite number */
 LCX_INLINE uint16_t lcx_bf16_from_f32(float x)
 {
   uint32_t u = lcx_bits(x);
+  if ((u & 0x7fffffffu) >= 0x7f7f8000u) return (uint16_t)(u >> 16 & 0xff7fu); /* not to infinity */
   return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
 }
 
 LCX_INLINE float lcx_f32_from_bf16(uint16_t h) { return lcx_float((uint32_t)h << 16); }
 
-/* -LCX_BIG..LCX_BIG; NaN becomes LCX_BIG */
-LCX_INLINE float lcx_held(float x)
+/* -limit..limit; NaN becomes limit */
+LCX_INLINE float lcx_held(float x, float limit)
 {
-  x = x < LCX_BIG ? x : LCX_BIG;
-  return x > -LCX_BIG ? x : -LCX_BIG;
+  x = x < limit ? x : limit;
+  return x > -limit ? x : -limit;
 }
 
 /* ============================================================================================ */
@@ -1257,7 +1261,7 @@ LCX_T static float LCX_FN(quantise)(const float *x, int n, float levels, int16_t
   return most / levels;
 }
 
-/* One token of one KV head into its tile; k is rotated already. Both are held to +-LCX_BIG. */
+/* One token of one KV head into its tile; k is rotated already, both are finite. */
 LCX_T static void LCX_FN(append)(const lcx_store *st, unsigned char *tile, int token,
                                  const float *k, const float *v)
 {
@@ -1710,14 +1714,16 @@ LCX_T static void LCX_FN(merge)(float *sum_m, float *sum_l, float *sum_o, float 
   }
 }
 
-/* out[dims] = o / l; 0 where nothing was seen, NaN for a query that was none */
+/* out[dims] = o / l; 0 where nothing was seen. A NaN l makes it NaN, and any NaN is the same one. */
 LCX_T static void LCX_FN(finish)(const float *o, float l, int dims, float *out)
 {
-  VF inverse = v_set(l > 0 ? 1.0f / l : 0.0f);
+  VF nan = v_set(lcx_float(0x7fc00000u)), most = v_set(LCX_MAX), infinite = v_set(LCX_INFINITY);
+  VF inverse = l > 0 ? v_set(1.0f / l) : lcx_finite(l) ? v_set(0.0f) : nan;
   int d;
   for (d = 0; d < dims; d += VW) {
+    VF x = v_fma(v_load(o + d), inverse, v_set(0.0f));
     float r[VW];
-    v_store(r, v_fma(v_load(o + d), inverse, v_set(0.0f)));
+    v_store(r, v_pick(x, infinite, x, v_pick(most, x, x, nan)));
     memcpy(out + d, r, sizeof(float) * (size_t)lcx_min(VW, dims - d));
   }
 }
@@ -1927,9 +1933,9 @@ typedef struct lcx_layer {
 typedef struct lcx_live { int32_t rows, has_logits; } lcx_live; /* rows: in the open batch */
 
 typedef struct lcx_plan {
-  uint64_t layers, live, slopes, list, scratch, slots; /* offsets */
+  uint64_t layers, live, slopes, scratch, slots, list; /* offsets */
   uint64_t work, slot;                           /* bytes for one part, floats of one slot */
-  uint64_t window, state, total;
+  uint64_t window, total;
   int32_t segments; /* most that one row can see, sinks included */
   int32_t rows;     /* most rows in one pass */
 } lcx_plan;
@@ -1967,7 +1973,7 @@ static void lcx_wish_layer_from(const longctx_layer *l, int head_dim, lcx_wish_l
   w->scale = lcx_bits(l->scale) << 1 ? l->scale : (float)(1.0 / lcx_sqrt(head_dim));
   w->softcap = l->softcap;
   w->n_freqs = l->rope_freqs ? w->rope_dims / 2 : 0;
-  w->rope_base = l->rope_base > 0 || l->rope_base < 0 ? l->rope_base : 10000;
+  w->rope_base = l->rope_base == 0 ? 10000 : l->rope_base;
 }
 
 static void lcx_wish_from(const longctx_desc *d, lcx_wish *w)
@@ -2254,12 +2260,11 @@ static int64_t lcx_most_segments(const lcx_wish *w, const lcx_wish_layer *l)
 static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_bytes, int max_threads,
                       unsigned char *mem, lcx_plan *p)
 {
-  lcx_cursor c = {offsetof(struct longctx, wish), 0}, state = {sizeof(lcx_head), 0};
+  lcx_cursor c = {offsetof(struct longctx, wish), 0};
   uint64_t steps = 0, logits, heads = (uint64_t)w->n_heads, kv_heads = (uint64_t)w->n_kv_heads;
   int i;
   memset(p, 0, sizeof *p);
   lcx_take(&c, 1, wish_bytes, 8);
-  lcx_take(&state, 1, wish_bytes, 1);
   p->layers = lcx_take(&c, (uint64_t)w->n_layers, sizeof(lcx_layer), 8);
   p->live = lcx_take(&c, (uint64_t)w->n_layers, sizeof(lcx_live), 8);
   p->slopes = lcx_take(&c, w->alibi_max_bias > 0 ? heads : 0, sizeof(float), 8);
@@ -2277,16 +2282,10 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     y.logits = logits + (uint64_t)i * heads * sizeof(float);
     p->window += c.at - before;
     p->segments = (int32_t)lcx_max64(p->segments, lcx_most_segments(w, &l));
-    lcx_take(&state, heads + 1, sizeof(float), 1); /* logits */
-    if (l.kv_from < 0) {
-      lcx_take(&state, (uint64_t)l.window * kv_heads, lcx_row_bytes(&y.store[0]), 1);
-      lcx_take(&state, (uint64_t)w->sinks * kv_heads, lcx_row_bytes(&y.store[1]), 1);
-    }
     if (!mem || c.over) continue;
     if (l.kv_from >= 0) lcx_layer_share(&((lcx_layer *)(void *)(mem + p->layers))[l.kv_from], &y);
     ((lcx_layer *)(void *)(mem + p->layers))[i] = y;
   }
-  lcx_take(&state, 1, sizeof(uint64_t), 1);
   lcx_take(&c, 1, LCX_GUARD, 1);
   p->scratch = lcx_take(&c, 0, 1, 64);
   p->rows = (int32_t)lcx_min64((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads), LCX_ROWS);
@@ -2297,8 +2296,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
                       (uint64_t)p->segments * sizeof(float), 64);
   p->list = lcx_take(&c, w->has_layers ? (uint64_t)w->n_layers : 0, sizeof(longctx_layer), 8);
   p->total = c.at;
-  p->state = state.at;
-  return c.over || state.over ? LONGCTX_E_DESC : 0;
+  return c.over ? LONGCTX_E_DESC : 0;
 }
 
 /* Everything that a desc decides: wish, the bytes it takes, plan. NULL, or what is wrong. */
@@ -2370,11 +2368,11 @@ LONGCTX_API int longctx_measure(const longctx_desc *d, longctx_sizes *sizes)
 {
   lcx_wish w;
   lcx_plan p;
-  if (!sizes) return LONGCTX_E_ARG;
+  if (!d || !sizes) return LONGCTX_E_ARG;
   if (lcx_settle(d, &w, &p)) return LONGCTX_E_DESC;
   sizes->window = (size_t)p.window;
   sizes->scratch = (size_t)(p.total - p.scratch);
-  sizes->state = (size_t)p.state;
+  sizes->state = (size_t)p.scratch;
   sizes->total = (size_t)p.total;
   return LONGCTX_OK;
 }
@@ -2454,10 +2452,10 @@ static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lc
   const lcx_store *st = &y->store[which];
   unsigned char *ring = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
   lcx_turn_to(kernel, lc, y, w, which, which && y->positions == LONGCTX_POS_CACHE ? x : t);
-  for (d = 0; d < w->head_dim; ++d) w->line[d] = lcx_held(k[d]);
+  for (d = 0; d < w->head_dim; ++d) w->line[d] = lcx_held(k[d], LCX_BIG);
   kernel->rotate(w->line, w->head_dim, y->half, y->rope == LONGCTX_ROPE_INTERLEAVED,
                  w->turn[which], w->key);
-  for (d = 0; d < w->head_dim_v; ++d) w->line[d] = lcx_held(v[d]);
+  for (d = 0; d < w->head_dim_v; ++d) w->line[d] = lcx_held(v[d], LCX_MAX);
   kernel->append(st, ring + lcx_tile_at(st, x), (int)(x % st->tile), w->key, w->line);
 }
 
@@ -2486,7 +2484,7 @@ static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_
     w->bad[r] = 0;
     for (d = 0; d < hd; ++d) {
       w->bad[r] |= !lcx_finite(x[d]);
-      w->line[d] = lcx_held(x[d] * y->scale);
+      w->line[d] = lcx_held(x[d] * y->scale, LCX_BIG);
     }
     lcx_turn_to(kernel, lc, y, w, 0, t);
     kernel->rotate(w->line, hd, y->half, y->rope == LONGCTX_ROPE_INTERLEAVED, w->turn[0],
@@ -2579,10 +2577,22 @@ static void lcx_label(longctx *lc)
   lc->probe = LCX_PROBE;
 }
 
+static lcx_ticket *lcx_ticket_of(const longctx *lc, int part)
+{
+  return (lcx_ticket *)(void *)lcx_at(lc, lc->plan.scratch + (uint64_t)part * lc->plan.work);
+}
+
+static void lcx_drop_tickets(longctx *lc)
+{
+  int p;
+  for (p = 0; p < lc->max_threads; ++p) lcx_ticket_of(lc, p)->parts = 0;
+}
+
 static void lcx_drop_batch(longctx *lc)
 {
   int i;
   for (i = 0; i < lc->wish.n_layers; ++i) lcx_live_of(lc, i)->rows = 0;
+  lcx_drop_tickets(lc);
 }
 
 LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d)
@@ -2642,7 +2652,7 @@ static int lcx_sound_position(int64_t start, int64_t position)
   return start >= 0 && position >= start && position <= LCX_POS_END;
 }
 
-/* What could have been stored: finite, and no larger than a rotation makes of LCX_BIG. */
+/* What could have been stored is finite. */
 static int lcx_sound_number(int type, const unsigned char *p)
 {
   uint16_t h;
@@ -2654,7 +2664,7 @@ static int lcx_sound_number(int type, const unsigned char *p)
     if (type == LONGCTX_F16) return (h & 0x7c00) != 0x7c00;
     x = lcx_f32_from_bf16(h);
   }
-  return lcx_finite(x) && x <= 64 * LCX_BIG && x >= -64 * LCX_BIG;
+  return lcx_finite(x);
 }
 
 static int lcx_sound_logits(const float *logits, int n)
@@ -2701,13 +2711,16 @@ static void lcx_flush(lcx_stream *s)
   s->at = 0;
 }
 
+/* why a read fell short: a file that ends is no state */
+static int lcx_short(FILE *file) { return ferror(file) ? LONGCTX_E_IO : LONGCTX_E_FORMAT; }
+
 static void lcx_refill(lcx_stream *s)
 {
   s->have = s->left < sizeof s->buf ? (unsigned)s->left : (unsigned)sizeof s->buf;
   s->left -= s->have;
   s->at = 0;
   if (s->have == 0) s->error = LONGCTX_E_FORMAT; /* more asked for than the state says it has */
-  else if (fread(s->buf, 1, s->have, s->file) != s->have) s->error = LONGCTX_E_IO;
+  else if (fread(s->buf, 1, s->have, s->file) != s->have) s->error = lcx_short(s->file);
   if (s->error) s->have = 0;
   s->hash = lcx_hash(s->hash, s->buf, s->have);
 }
@@ -2715,7 +2728,7 @@ static void lcx_refill(lcx_stream *s)
 static void lcx_pass(lcx_stream *s, void *bytes, size_t n)
 {
   unsigned char *p = (unsigned char *)bytes;
-  while (n > 0 && !s->error) {
+  while (n > 0 && !s->error && s->mode != LCX_INSPECT) {
     unsigned part;
     if (s->mode == LCX_WRITE && s->at == sizeof s->buf) lcx_flush(s);
     if (s->mode != LCX_WRITE && s->at == s->have) lcx_refill(s);
@@ -2920,7 +2933,7 @@ LONGCTX_API int longctx_save(const longctx *lc, FILE *file)
 
 static int lcx_read_head(FILE *file, lcx_head *head)
 {
-  if (fread(head, sizeof *head, 1, file) != 1) return LONGCTX_E_IO;
+  if (fread(head, sizeof *head, 1, file) != 1) return lcx_short(file);
   if (memcmp(head->magic, LCX_MAGIC, sizeof head->magic) || head->probe != LCX_PROBE)
     return LONGCTX_E_FORMAT;
   if (head->version != LCX_FORMAT) return LONGCTX_E_VERSION;
@@ -2939,7 +2952,7 @@ static int lcx_read_hash(lcx_stream *s)
     s->at = s->have;
   }
   if (s->error) return s->error;
-  if (fread(&stored, sizeof stored, 1, s->file) != 1) return LONGCTX_E_IO;
+  if (fread(&stored, sizeof stored, 1, s->file) != 1) return lcx_short(s->file);
   return stored == s->hash ? LONGCTX_OK : LONGCTX_E_FORMAT;
 }
 
@@ -2962,6 +2975,10 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
     s.error = LONGCTX_E_SPACE;
   if (!s.error) lcx_pass(&s, lc + 1, (size_t)lc->wish.bytes - sizeof lc->wish);
   if (!s.error) s.error = lcx_sound_wish(lc, bytes, 1, &p);
+  if (s.error == LONGCTX_E_SPACE) { /* too little memory, or a damaged number that asks for more? */
+    s.error = 0;
+    s.error = lcx_read_hash(&s) ? LONGCTX_E_FORMAT : LONGCTX_E_SPACE;
+  }
   if (s.error) return lcx_give(lc, s.error, error);
   memset((unsigned char *)mem + offsetof(struct longctx, wish) + (size_t)lc->wish.bytes, 0,
          (size_t)p.total - offsetof(struct longctx, wish) - (size_t)lc->wish.bytes);
@@ -3095,11 +3112,6 @@ static int lcx_useful(const lcx_call *c, int n_parts)
   return (int)lcx_min64(parts, units);
 }
 
-static lcx_ticket *lcx_ticket_of(const longctx *lc, int part)
-{
-  return (lcx_ticket *)(void *)lcx_at(lc, lc->plan.scratch + (uint64_t)part * lc->plan.work);
-}
-
 static float *lcx_slot(const longctx *lc, int64_t h, int64_t segment, int row)
 {
   uint64_t i = ((uint64_t)h * (uint64_t)lc->plan.segments + (uint64_t)segment) *
@@ -3136,15 +3148,13 @@ static void lcx_see(const lcx_call *c, lcx_rows *w, int h, lcx_segment_at s)
 static void lcx_close(const lcx_call *c, int h, int r, float m, float l, float *o)
 {
   const lcx_wish *wish = &c->lc->wish;
-  int group = lcx_group(c->lc), head = h * group + r % group, d;
+  int group = lcx_group(c->lc), head = h * group + r % group;
   float *out = c->out;
   out += ((size_t)(r / group) * (size_t)wish->n_heads + (size_t)head) * (size_t)wish->head_dim_v;
   if (lcx_live_of(c->lc, c->layer)->has_logits)
     c->kernel->merge(&m, &l, o, lcx_logits_of(c->lc, c->layer)[head], 1.0f, NULL,
                      wish->head_dim_v);
   c->kernel->finish(o, l, wish->head_dim_v, out);
-  if (!lcx_finite(l))
-    for (d = 0; d < wish->head_dim_v; ++d) out[d] = lcx_float(0x7fc00000u);
 }
 
 /* One KV head from rows in to outputs out. */
@@ -3240,6 +3250,7 @@ static void lcx_finish_call(const lcx_call *c, int parts)
 {
   if (lcx_splits(c, parts)) lcx_merge_slots(c);
   if (c->k) lcx_live_of(c->lc, c->layer)->rows = c->n;
+  lcx_drop_tickets(c->lc);
 }
 
 LONGCTX_API int longctx_attend_part(longctx *lc, int layer, int n, const float *q, const float *k,
@@ -3261,11 +3272,12 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   lcx_call c;
   const lcx_ticket *first;
   int p, parts;
-  if (!lc || !out || layer < 0 || layer >= lc->wish.n_layers || n < 0) return LONGCTX_E_ARG;
+  if (!lc || layer < 0 || layer >= lc->wish.n_layers || n < 0) return LONGCTX_E_ARG;
   if (n == 0) return LONGCTX_OK;
+  if (!out || n > longctx_room(lc)) return LONGCTX_E_ARG;
   first = lcx_ticket_of(lc, 0);
   parts = first->parts;
-  if (parts < 1 || parts > lc->max_threads || n > longctx_room(lc)) return LONGCTX_E_ORDER;
+  if (parts < 1 || parts > lc->max_threads) return LONGCTX_E_ORDER;
   for (p = 0; p < parts; ++p) {
     const lcx_ticket *t = lcx_ticket_of(lc, p);
     if (t->parts != parts || t->layer != layer || t->n != n || t->wrote != first->wrote)
@@ -3274,7 +3286,6 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   lcx_call_make(&c, lc, layer, n, &none, NULL, NULL, out);
   if (first->wrote) c.k = c.v = &none;
   lcx_finish_call(&c, parts);
-  for (p = 0; p < parts; ++p) lcx_ticket_of(lc, p)->parts = 0;
   return LONGCTX_OK;
 }
 
