@@ -63,7 +63,7 @@ c_ways() {                                             # every way to include it
 
 fast_math() {                                          # refused, then allowed
   try "$1 -ffast-math refused, with the way out" \
-    "! $1 -std=c99 -O1 -ffast-math -c -o /dev/null fastmath.c > $work/ff.$1 2>&1 &&
+    "! $1 -std=c99 -O1 -ffast-math -c -o $work/ff.$1.o fastmath.c > $work/ff.$1 2>&1 &&
      grep -q LONGCTX_ALLOW_FAST_MATH $work/ff.$1"
   build "$1 -Ofast allowed" "$1" "-std=c99 -O3 -ffast-math -DLONGCTX_ALLOW_FAST_MATH" fastmath.c
 }
@@ -100,7 +100,7 @@ fi
 
 # ---- what the object file says -------------------------------------------------------------------
 
-libc="memcpy|memset|memmove"
+libc="memcpy|memmove|memset|memcmp|bcmp"
 files="fread|fwrite|fseek|fseeko|ftell|ftello|fseeko64|ftello64|fgetpos|fsetpos|fflush|ferror|feof"
 
 object() {                                             # object CC: imports, globals, macros

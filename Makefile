@@ -1,0 +1,65 @@
+# longctx.h: nothing to build; these are its demo and its tests. `make help` lists the targets.
+
+CC     ?= cc
+CFLAGS ?= -O3
+JOBS   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+WARN   = -Wall -Wextra -Wpedantic
+BUILD  = build
+HEADER = longctx.h
+ENGINE = examples/engine.h examples/model.h examples/tokenizer.h examples/file.h
+
+EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static before after
+TESTS    = plan order state window attend kernels threads compose golden engine
+PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) $(BUILD)/story
+SCRIPTS  = tests/examples.sh tests/readme.sh tests/door.sh
+
+# the demo's text, model and length: make demo TEXT=book.txt MODEL=m.bin TOKENIZER=t.bin TOKENS=50000
+MODEL     ?= examples/models/story.bin
+CONTROL   ?= examples/models/control.bin
+TOKENIZER ?= examples/models/story.tok
+TOKENS    ?= 100000
+TEXT      ?= $(BUILD)/story.txt
+
+.PHONY: help demo test check train clean programs
+
+help:             ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(BUILD)/02_stream $(TEXT) ## stream a long text through the shipped model, four ways
+	@$(BUILD)/02_stream -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(DEMO)
+
+test:             ## everything you need to trust your build, minutes
+	@$(MAKE) -s -j$(JOBS) programs
+	@tests/run.sh $(TESTS:%=$(BUILD)/tests/%) $(OPENMP) $(SCRIPTS)
+
+check:            ## the long list: compilers, levels, sanitizers, other machines
+	@$(MAKE) -s -j$(JOBS) programs
+	@tests/check.sh
+
+train:            ## train the shipped models again (about half an hour, PyTorch)
+	@examples/train/train.sh $(BUILD)/train
+
+clean:            ## remove what was built
+	rm -rf $(BUILD)
+
+programs: $(PROGRAMS)
+
+$(BUILD)/story.txt: $(BUILD)/story
+	@$(BUILD)/story 7 $$(( $(TOKENS) * 5 )) > $@
+
+$(BUILD)/story: examples/train/story.c
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O2 $< -o $@
+
+$(BUILD)/%: examples/%.c $(HEADER) $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) $(CFLAGS) -I. -pthread $< -o $@ -lm
+
+$(BUILD)/%: examples/03_llama2c/%.c $(HEADER) $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) $(CFLAGS) -I. -Iexamples $< -o $@ -lm
+
+$(BUILD)/tests/%: tests/%.c tests/t.h tests/text.h tests/oracle.h $(HEADER) $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O2 -I. -Iexamples -pthread $< -o $@ -lm
