@@ -217,6 +217,25 @@ static void test_order_parts(subject *s)
   CHECK_EQ(longctx_commit(lc, 2), LONGCTX_OK);
 }
 
+/* What an earlier call left behind is not a part of this one. */
+static void test_stale_parts(subject *s)
+{
+  longctx *lc = s->lc;
+  const float *q = s->x.q, *k = s->x.k, *v = s->x.v;
+  float *out = s->out;
+  int p;
+  CHECK_EQ(longctx_attend(lc, 0, 2, q, k, v, out), LONGCTX_OK);
+  for (p = 1; p < 3; p++)
+    CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, p, 3), LONGCTX_OK);
+  take_picture(s);
+  REFUSED(s, longctx_attend_join(lc, 0, 2, out), LONGCTX_E_ORDER);        /* the first is missing */
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 0, 3), LONGCTX_OK);
+  CHECK_EQ(longctx_commit(lc, 0), LONGCTX_OK);                            /* dropped              */
+  take_picture(s);
+  REFUSED(s, longctx_attend_join(lc, 0, 2, out), LONGCTX_E_ORDER);
+  REFUSED(s, longctx_commit(lc, 2), LONGCTX_E_ORDER);
+}
+
 /* ---- after all that -------------------------------------------------------------------------- */
 
 /* The subject has seen every misuse and still gives the bits of one that has not. */
@@ -248,6 +267,9 @@ static void test_all_orders(const longctx_desc *d)
     free_subject(&s);
     s = make_subject(d, tokens);
     test_order_parts(&s);
+    free_subject(&s);
+    s = make_subject(d, tokens);
+    test_stale_parts(&s);
     free_subject(&s);
   }
 }
