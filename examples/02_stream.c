@@ -363,17 +363,20 @@ static const char *bytes_text(char text[32], int64_t bytes)
   return text;
 }
 
+/* in 80 columns, so that a terminal need not wrap it */
 static void show_job(const job *j)
 {
   char done[32], all[32], speed[32];
-  fprintf(stderr, "%-15s ", j->a.name);
+  commas(done, (double)j->last.tokens);
+  commas(all, (double)j->a.tokens);
+  commas(speed, j->last.tps);
+  fprintf(stderr, "%-14s ", j->a.name);
   if (j->last.failed) fprintf(stderr, "failed: %s", j->last.failure);
   else if (!j->process) fprintf(stderr, "waits");
-  else if (j->last.done) fprintf(stderr, "done, %s tokens", commas(done, (double)j->last.tokens));
+  else if (j->last.done) fprintf(stderr, "done, %s tokens", done);
   else
-    fprintf(stderr, "%3d%%  %s of %s tokens, %s tokens/s, perplexity now %.2f",
-            (int)(100 * j->last.tokens / j->a.tokens), commas(done, (double)j->last.tokens),
-            commas(all, (double)j->a.tokens), commas(speed, j->last.tps), j->last.ppl);
+    fprintf(stderr, "%3d%%  %s of %s tokens, %s a second, ppl %.2f",
+            (int)(100 * j->last.tokens / j->a.tokens), done, all, speed, j->last.ppl);
 }
 
 /* on a terminal one line per arm, drawn again and again; elsewhere a line now and then */
@@ -559,12 +562,13 @@ static int *read_text(const options *o, int vocab_size, int64_t *tokens)
   tokenizer_free(&t);
   if (n < 2) die("the text is empty", o->text);
   *tokens = o->tokens;
-  if ((int64_t)n - 1 < o->tokens) { /* the last one is only predicted */
-    *tokens = (int64_t)n - 1;
+  if (*tokens > (int64_t)n - 1) {
+    *tokens = (int64_t)n - 1; /* the last one is only predicted */
     fprintf(stderr, "The text has %s tokens, fewer than the %s asked for: the arms stop at its "
             "end.\n", commas(had, (double)*tokens), commas(asked, (double)o->tokens));
   }
-  return text;
+  int *needed = realloc(text, ((size_t)*tokens + 1) * sizeof *text);
+  return needed ? needed : text;
 }
 
 static void load_model(model *m, const char *path)
