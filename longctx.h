@@ -3325,15 +3325,10 @@ LONGCTX_API int longctx_set_sink_logits(longctx *lc, int layer, const float *log
   int h;
   if (!lc || layer < 0 || layer >= lc->wish.n_layers) return LONGCTX_E_ARG;
   to = lcx_logits_of(lc, layer);
-  for (h = 0; logits && h < lc->wish.n_heads; ++h) {
-    uint32_t u = lcx_bits(logits[h]);
-    if (u != 0xff800000u && (!lcx_finite(logits[h]) || logits[h] > 1e29f)) return LONGCTX_E_ARG;
-  }
-  for (h = 0; h < lc->wish.n_heads; ++h) {
-    float b = logits ? logits[h] * (float)LCX_LOG2E : 0;
-    to[h] = b > LCX_NOTHING ? b : LCX_NOTHING; /* -infinity: bit for bit as if there were none */
-    if (!logits) to[h] = 0;
-  }
+  for (h = 0; logits && h < lc->wish.n_heads; ++h) /* -infinity is allowed */
+    if (!lcx_finite(logits[h]) && lcx_bits(logits[h]) != 0xff800000u) return LONGCTX_E_ARG;
+  for (h = 0; h < lc->wish.n_heads; ++h) /* held, -infinity is bit for bit as if there were none */
+    to[h] = logits ? lcx_held(logits[h] * (float)LCX_LOG2E, -LCX_NOTHING) : 0;
   lcx_live_of(lc, layer)->has_logits = logits != NULL;
   return LONGCTX_OK;
 }
