@@ -477,6 +477,27 @@ static void test_huge(void)
     }
 }
 
+/* Keys beyond 2^40 are taken as 2^40. */
+static void test_held_keys(void)
+{
+  int type;
+  for (type = 0; type < 4; type++) {
+    longctx_desc d = finite_desc(type);
+    text x = text_make(&d, LONG, 28);
+    float *a, *b;
+    size_t j;
+    for (j = 3; j < LONG * x.k_row; j += 11) x.k[j] = j % 2 ? 0x1p40f : -0x1p40f;
+    a = run(&x, NULL, 7);
+    for (j = 3; j < LONG * x.k_row; j += 11) x.k[j] = j % 2 ? 1e13f : -1e35f;
+    b = run(&x, NULL, 7);
+    t_case("held keys, type %d", type);
+    CHECK_SAME(a, b, sizeof(float) * text_out_floats(&x));
+    free(a);
+    free(b);
+    text_free(&x);
+  }
+}
+
 /* Scores far apart: the best key wins alone, the others vanish without a trace. */
 static void test_one_winner(void)
 {
@@ -532,6 +553,7 @@ int main(void)
   test_exp();
   test_non_finite();
   test_huge();
+  test_held_keys();
   test_one_winner();
   test_all_to_the_sink();
   return t_done();

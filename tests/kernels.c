@@ -1,6 +1,6 @@
 /* kernels.c: what a stored type does to a value, for every value that matters and on every
    instruction set. With a window of one token the output is the value as it was stored, so the
-   public functions suffice: no private name is needed here. Magnitudes are held to 2^40. */
+   public functions suffice: no private name is needed here. */
 #include "oracle.h"
 #include "text.h"
 
@@ -43,17 +43,12 @@ static void reflect(mirror *m)                         /* out = in, as it was st
 
 typedef struct tally { mirror *m; double (*want)(double); long wrong, seen; } tally;
 
-static double held(double x)
-{
-  return x > 0x1p40 ? 0x1p40 : x < -0x1p40 ? -0x1p40 : x;
-}
-
 static void settle(tally *t)
 {
   int i, n = t->m->n;
   reflect(t->m);
   for (i = 0; i < n; i++) {
-    double want = t->want(held((double)t->m->in[i]));
+    double want = t->want((double)t->m->in[i]);
     t->seen++;
     if (fabs((double)t->m->out[i] - want) <= 0.0) continue;
     if (t->wrong++ < 3)
@@ -158,7 +153,7 @@ static void test_bf16(int isa, long random)
   test_16_bits("bfloat16", LONGCTX_BF16, oracle_bf16, value, 0x7f80, isa, random);
 }
 
-/* ---- float32: nothing else is lost ----------------------------------------------------------- */
+/* ---- float32: nothing is lost ---------------------------------------------------------------- */
 
 static double itself(double x) { return x; }
 
@@ -198,11 +193,11 @@ static void test_q8_row(mirror *m, float size, uint64_t *seed)
 
 static void test_q8(int isa)
 {
-  static const float sizes[] = { 1.0f, 3.7f, 1e-3f, 1e-20f, 1e-30f, 1e5f, 1e12f };
+  static const float sizes[] = { 1.0f, 3.7f, 1e-3f, 1e-20f, 1e-30f, 1e5f, 1e20f, 1e30f };
   mirror *m = mirror_new(LONGCTX_Q8, isa);
   uint64_t seed = 8;
   int i, k;
-  for (i = 0; i < 7; i++)
+  for (i = 0; i < 8; i++)
     for (k = 0; k < 20; k++) {
       t_case("int8 on %s, size %g", longctx_isa_name(isa), (double)sizes[i]);
       test_q8_row(m, sizes[i], &seed);
