@@ -1,0 +1,24 @@
+#!/bin/sh
+# Trains the two models of examples/models again, in DIR, and says how they do:
+#     examples/train/train.sh DIR
+# Needs a C compiler and Python 3 with PyTorch, NumPy and sentencepiece. The
+# models come out the same to the bit only with the same versions of those.
+set -eu
+dir=${1:?usage: train.sh DIR}
+here=$(dirname "$0")
+python=${PYTHON:-python3}
+export OMP_NUM_THREADS=1 # two trainings side by side, one core each
+
+mkdir -p "$dir"
+${CC:-cc} -std=c99 -O2 -o "$dir/story" "$here/story.c"
+"$python" "$here/train_story.py" data "$dir/story" "$dir"
+"$python" "$here/train_story.py" model "$dir" story &
+story=$!
+"$python" "$here/train_story.py" model "$dir" control
+wait "$story"
+
+"$dir/story" 2 400000 > "$dir/heldout.txt" # seed 1 was trained on
+for name in story control; do
+    echo "$name"
+    "$python" "$here/check_story.py" "$dir/$name.bin" "$dir/story.tok" "$dir/heldout.txt" 100000
+done
