@@ -231,7 +231,8 @@ static void put_slot(story *s, char slot) {
     case 'q': put_name(s, s->asked); break;
     case 't': put_two(s, LOOKS[s->thing / COUNT(NOUNS)], " ", NOUNS[s->thing % COUNT(NOUNS)]); break;
     case 'p':
-        put_two(s, PLACE_HEADS[s->place / COUNT(PLACE_TAILS)], "", PLACE_TAILS[s->place % COUNT(PLACE_TAILS)]);
+        put_two(s, PLACE_HEADS[s->place / COUNT(PLACE_TAILS)], "",
+                PLACE_TAILS[s->place % COUNT(PLACE_TAILS)]);
         break;
     case 'd': put(s, DAYS[s->day]); break;
     case 'h': put(s, HOURS[s->hour]); break;
@@ -339,7 +340,7 @@ static int ask_thing(story *s) {
 
 static void ask_person(story *s) {
     int back = pick(s, 1 << pick(s, 7)); /* of the last sightings: often a late one */
-    s->asked = s->seen[(s->sightings - 1 - back) % RECENT];
+    s->asked = s->seen[(s->sightings + RECENT - 1 - back) % RECENT];
     s->place = s->people[s->asked].place;
     ASK(s, WHERE_PERSON, present(s, s->asked));
     list_answer(s, s->people[s->asked].told);
