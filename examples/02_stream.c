@@ -474,7 +474,7 @@ static int add_control_jobs(job *jobs, const options *o, const model *m, int64_t
 
 static void print_dense_end(const job *j, int64_t tokens)
 {
-  char had[32], asked[32], taken[32], whole[32];
+  char had[32], asked[32], taken[32], whole[32], budget[32];
   const result *r = &j->last.result;
   longctx_desc desc = engine_desc(j->a.m, (int)tokens);
   longctx_sizes sizes;
@@ -483,13 +483,14 @@ static void print_dense_end(const job *j, int64_t tokens)
   bytes_text(taken, r->kv_bytes);
   if (longctx_measure(&desc, &sizes)) snprintf(whole, sizeof whole, "more than one context");
   else bytes_text(whole, (int64_t)sizes.window);
+  if (r->out_of_time) snprintf(budget, sizeof budget, "%.0f seconds", j->a.budget);
+  else snprintf(budget, sizeof budget, "%s", taken);
   if (r->tokens == tokens)
     printf("dense read the whole text within its budget, %s tokens in %s of keys and values.\n",
            had, taken);
   else
-    printf("dense ended after %s of %s tokens, at its budget of %s (here %s of keys and values; "
-           "the whole text takes %s).\n", had, asked, r->out_of_time ? "time" : "memory", taken,
-           whole);
+    printf("dense ended after %s of %s tokens at its budget of %s; the whole text would take %s of "
+           "keys and values.\n", had, asked, budget, whole);
 }
 
 static void print_steady(const job *j)
@@ -532,9 +533,10 @@ static void print_result(const job *jobs, int n_jobs, int n_control, int64_t tok
 {
   printf("\n");
   if (n_control > 0) {
-    printf("Why: the control model saw the same text, but never with its beginning in the first "
-           "slot of a training window.\nIt had no place to rest its attention on, so a plain "
-           "window should not hurt it and sinks should not help it:\n");
+    printf("The cause: the control model learnt the same kind of text from windows that began "
+           "anywhere in it,\nnever with a text start in their first slot. Nothing taught it to "
+           "rest its attention there, so a plain\nwindow should cost it nothing and sinks should "
+           "gain it nothing:\n");
     print_table(jobs + n_jobs, n_control);
     printf("\n");
   }

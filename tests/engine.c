@@ -112,8 +112,7 @@ static void put_piece(bytes *b, float score, const char *name)
 
 static const char *const merges[] = {
   " ", "a", "b", "c", "\xc3\xa9", "\xe2\x82\xac", "ab", "ba", "aba", "abab", "bb", " a", " b",
-  " ab", "c\xc3\xa9", "\xc3\xa9\xc3\xa9", "ca", "cab", "aa", "aaa", "aaaa", "never", "ne", "ver",
-  "a b"
+  " ab", "c\xc3\xa9", "\xc3\xa9\xc3\xa9", "ca", "cab", "aa", "aaa", "aaaa", "a b"
 };
 enum { N_MERGES = (int)(sizeof merges / sizeof merges[0]), N_TOKENS = 3 + 256 + N_MERGES };
 
@@ -131,7 +130,7 @@ static bytes make_tokenizer(void)
     put_piece(&b, 0, name);
   }
   for (int i = 0; i < N_MERGES; i++)
-    put_piece(&b, strcmp(merges[i], "never") ? -(float)random_below(6) : -2e10f, merges[i]);
+    put_piece(&b, strcmp(merges[i], "aaaa") ? -(float)random_below(6) : -2e10f, merges[i]);
   return b;
 }
 
@@ -199,7 +198,25 @@ static void test_products(void)
   refuse_model(&b, "a product above 2^64", "64 bits");
   set_u32(&b, 4 * LAYERS, 1u << 10);
   refuse_model(&b, "a product above 2^62", "too short");
+  set_u32(&b, 4 * DIM, 1u << 16);
+  set_u32(&b, 4 * HEADS, 1u << 14);
+  set_u32(&b, 4 * LAYERS, 1u << 24);
+  refuse_model(&b, "only the last product above 2^64", "64 bits");
   free(b.at);
+}
+
+static void test_add_product(void)
+{
+  uint64_t total = 5, half = (uint64_t)1 << 63;
+  t_case("products of 64 bits");
+  CHECK(add_product(&total, half, 2, 1) < 0 && add_product(&total, 2, half, 1) < 0);
+  CHECK(add_product(&total, half, 1, 2) < 0 && add_product(&total, 3, half / 2, 4) < 0);
+  CHECK(add_product(&total, UINT64_MAX - 4, 1, 1) < 0);
+  CHECK_EQ(total, 5);
+  CHECK(add_product(&total, UINT64_MAX - 5, 1, 1) == 0 && total == UINT64_MAX);
+  total = 7;
+  CHECK(add_product(&total, UINT64_MAX, 0, UINT64_MAX) == 0 && total == 7);
+  CHECK(add_product(&total, 3, 5, 7) == 0 && total == 112);
 }
 
 static void test_lengths(int vocab)
@@ -448,7 +465,7 @@ static int naive_encode(const tokenizer *t, const char *text, int n, int *tokens
 static int random_text(char *text)
 {
   static const char *const parts[] = {
-    "a", "b", "c", " ", "ab", "\xc3\xa9", "\xe2\x82\xac", "\x80", "\xff", "\n", "<", "never"
+    "a", "b", "c", " ", "ab", "\xc3\xa9", "\xe2\x82\xac", "\x80", "\xff", "\n", "<", "aa"
   };
   int n = 0, count = random_below(40);
   for (int i = 0; i < count; i++) {
@@ -667,6 +684,35 @@ static void test_forward_arguments(void)
   free(b.at);
 }
 
+/* ==== the shipped models ==== */
+
+static void test_shipped(const char *path)
+{
+  static const char *text = "Once there was \xe2\x80\x9cnothing\xe2\x80\x9d,\n\n  and then this.";
+  model m;
+  tokenizer t;
+  engine_error error = { "" };
+  run r;
+  size_t n = 0;
+  int token = TOKEN_BOS, finite = 1;
+  t_case("%s", path);
+  if (!CHECK_EQ(model_load(&m, path, &error), 0)) return;
+  need(tokenizer_load(&t, "examples/models/story.tok", m.vocab_size, &error) == 0, error.text);
+  int *tokens = tokenizer_encode(&t, text, strlen(text), &n, &error);
+  CHECK(tokens && decodes_to(&t, tokens, n, text, (int)strlen(text)));
+  run_start(&r, &m, m.trained_len / 2, 4, LONGCTX_POS_CACHE, 1);
+  for (int i = 0; i < 2 * m.trained_len; i++) {
+    run_step(&r, &token, 1);
+    token = logits_argmax(r.logits, m.vocab_size);
+    for (int j = 0; j < m.vocab_size; j++) finite = finite && is_finite(r.logits[j]);
+  }
+  CHECK(finite);
+  run_end(&r);
+  free(tokens);
+  tokenizer_free(&t);
+  model_free(&m);
+}
+
 /* ==== against an independent evaluator ==== */
 
 static char shared_path[4096];
@@ -828,6 +874,7 @@ int main(int argc, char **argv)
 {
   test_header_fields();
   test_products();
+  test_add_product();
   test_lengths(20);
   test_lengths(-20);
   test_header_flips();
@@ -843,6 +890,8 @@ int main(int argc, char **argv)
   test_matrix();
   test_chunks();
   test_forward_arguments();
+  test_shipped("examples/models/story.bin");
+  test_shipped("examples/models/control.bin");
   test_shared(argc, argv);
   if (skipped == 0) return t_done();
   printf("%ld passed, %ld failed, %d skipped\n", t_passed, t_failed, skipped);
