@@ -477,6 +477,26 @@ static void test_huge(void)
     }
 }
 
+/* Values whose sum overflows: the row may end at infinity, but it is a number. */
+static void test_huge_values(void)
+{
+  int type, size;
+  for (type = 0; type < 4; type++)
+    for (size = 0; size < 2; size++) {
+      longctx_desc d = finite_desc(type);
+      text x = text_make(&d, LONG, 29);
+      float *out;
+      size_t j;
+      for (j = 0; j < LONG * x.v_row; j++)
+        x.v[j] = (j % 3 ? 1.0f : -1.0f) * (size ? FLT_MAX : 1e38f);
+      out = run(&x, NULL, 7);
+      t_case("values of %g, type %d", (double)fabsf(x.v[0]), type);
+      CHECK(!has_nan(out, text_out_floats(&x)));
+      free(out);
+      text_free(&x);
+    }
+}
+
 /* Keys beyond 2^40 are taken as 2^40. */
 static void test_held_keys(void)
 {
@@ -553,6 +573,7 @@ int main(void)
   test_exp();
   test_non_finite();
   test_huge();
+  test_huge_values();
   test_held_keys();
   test_one_winner();
   test_all_to_the_sink();

@@ -7,8 +7,8 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 passed=0 failed=0
 
-awk -v dir="$work" '
-  /^```c$/ { on = 1; n++; file = sprintf("%s/block%02d.c", dir, n); line[n] = NR; next }
+[ -f README.md ] && awk -v dir="$work" '
+  /^```c$/ { on = 1; n++; file = sprintf("%s/block%02d.c", dir, n); next }
   /^```/   { on = 0 }
   on       { print > file }' README.md
 
@@ -50,5 +50,9 @@ for block in "$work"/block*.c; do
   fi
 done
 
+if [ $((passed + failed)) -eq 0 ]; then
+  failed=1
+  echo "failed: no C block in README.md"
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -17,8 +17,10 @@ typedef struct part {
 static void *run_part(void *p)
 {
   part *a = (part *)p;
+  int reads = text_reads_only(a->x, a->layer);
   a->result = longctx_attend_part(a->lc, a->layer, a->n, text_q(a->x, a->layer, a->at),
-                                  text_k(a->x, a->layer, a->at), text_v(a->x, a->layer, a->at),
+                                  reads ? NULL : text_k(a->x, a->layer, a->at),
+                                  reads ? NULL : text_v(a->x, a->layer, a->at),
                                   a->out, a->part, a->n_parts);
   return NULL;
 }
@@ -87,8 +89,9 @@ static void run_in_parts(const text *x, int n_parts, int threads, int chunk, int
   free(lc);
 }
 
-static longctx_desc shape(int i)
+static longctx_desc shape(int i)                       /* the fourth: layer 1 reads layer 0's    */
 {
+  static longctx_layer layers[2];
   static const int heads[5][2] = { { 4, 4 }, { 8, 2 }, { 6, 1 }, { 7, 1 }, { 3, 3 } };
   longctx_desc d = longctx_desc_make(2, heads[i][0], heads[i][1], 24, 150);
   d.sinks = i % 2 ? 5 : 0;
@@ -96,6 +99,11 @@ static longctx_desc shape(int i)
   d.type_k = i % 4;
   d.type_v = (i + 1) % 4;
   if (i == 4) d.block = 50;
+  layers[0] = longctx_layer_make(&d);
+  layers[1] = longctx_layer_make(&d);
+  layers[1].window = 90;
+  layers[1].kv_from = 0;
+  if (i == 3) d.layers = layers;
   return d;
 }
 
