@@ -335,6 +335,11 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #else
 #define LCX_UNROLL
 #endif
+#if LCX_GNU
+#define LCX_FETCH(p) __builtin_prefetch(p, 0, 2)
+#else
+#define LCX_FETCH(p) ((void)0)
+#endif
 
 /* Which instruction sets this build has. The numbers are longctx_isa's. */
 #define LCX_SCALAR 0
@@ -614,27 +619,40 @@ LCX_INLINE size_t lcx_val_at(const lcx_store *s, int token, int dim)
   return (size_t)((panel + token * width + in) * lcx_elem(s->type_v));
 }
 
-/* Where token x of a ring lies. */
+/* The ring's slot that holds the tile of token x. */
+LCX_INLINE int lcx_slot_of(const lcx_store *s, int64_t x) { return (int)(x / s->tile % s->tiles); }
+
+/* Where that tile lies. */
 LCX_INLINE size_t lcx_tile_at(const lcx_store *s, int64_t x)
 {
-  return (size_t)(x / s->tile % s->tiles) * s->bytes;
+  return (size_t)lcx_slot_of(s, x) * s->bytes;
 }
 
 /* 64 tokens as the kernels see them: four groups of 16, each inside one tile. */
 typedef struct lcx_span {
   const unsigned char *tile[4];
-  int at[4]; /* the group's first token inside its tile */
+  int at[4];    /* the group's first token inside its tile                                       */
+  size_t ahead; /* bytes to the span behind this one, worth fetching early; 0 = none             */
 } lcx_span;
 
-LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, int64_t x)
+/* The span whose first tile is the ring's `slot`; it starts with a tile. */
+LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, int slot)
 {
   lcx_span r;
   int g;
   for (g = 0; g < 4; ++g) {
-    r.tile[g] = ring + lcx_tile_at(s, x + 16 * g);
-    r.at[g] = (int)((x + 16 * g) % s->tile);
+    r.tile[g] = ring + (size_t)(s->tile == 16 ? (slot + g) % s->tiles : slot) * s->bytes;
+    r.at[g] = s->tile == 16 ? 0 : 16 * g;
   }
+  r.ahead = s->tile == LCX_SPAN ? s->bytes : 0;
   return r;
+}
+
+/* Column c of a span where a token takes `size` bytes. */
+LCX_INLINE const unsigned char *lcx_column(const lcx_span *s, int c, int size)
+{
+  unsigned t = (unsigned)c;
+  return s->tile[t / 16] + ((unsigned)s->at[t / 16] + t % 16) * (unsigned)size;
 }
 
 /* Up to LCX_ROWS queries on their way through the keys of one KV head; a row is one query head of
@@ -656,7 +674,7 @@ typedef struct lcx_rows {
   float *s;              /* [n][64] scores, then weights, of the span at hand                    */
   float *sum_m, *sum_l, *sum_o; /* like m, l, o, over all segments so far                        */
   float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: of the window, of the sinks    */
-  float *line, *key;     /* [head dims] a row on its way in; the key, rotated                    */
+  float *line, *key;     /* [head dims + 16] a row on its way in; the key, rotated               */
   float *keys, *vals;    /* a span widened to float32, or NULL                                   */
   int careful;           /* other parts may be writing next to what is read                      */
   int32_t *qi;           /* [n][head_dim/4][2] int8 queries, packed for the words, or NULL       */
@@ -670,7 +688,8 @@ typedef struct lcx_rows {
 /* One instruction set's kernels; room 6 says what each does. */
 typedef struct lcx_kernels {
   void (*turn)(const uint64_t *step, int half, uint64_t position, float mscale, float *turn);
-  void (*rotate)(const float *x, int dims, int half, int interleaved, const float *turn, float *y);
+  int (*hold)(const float *x, int dims, int pairs, float factor, float limit, float *y);
+  void (*rotate)(const float *x, int dims, int half, const float *turn, float *y);
   void (*append)(const lcx_store *st, unsigned char *tile, int token, const float *k,
                  const float *v);
   void (*quantise_q)(lcx_rows *w);
@@ -1216,31 +1235,49 @@ LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position
   }
 }
 
-/* x[dims], its first 2*half dims rotated, to y. Interleaved pairs come out half-split: stored keys
-   and queries agree, and one loop rotates both kinds. y has 16 floats to spare; x is not y. */
-LCX_T static void LCX_FN(rotate)(const float *x, int dims, int half, int interleaved,
-                                 const float *turn, float *y)
+/* y = x * factor, held to -limit..limit, NaN to limit; 1 if a number was not finite. The first
+   `pairs` interleaved pairs come out half-split: stored keys and queries agree, and one loop
+   rotates both kinds. y has 16 floats to spare. */
+LCX_T static int LCX_FN(hold)(const float *x, int dims, int pairs, float factor, float limit,
+                              float *y)
+{
+  VF f = v_set(factor), top = v_set(limit), low = v_set(-limit), bad = v_set(0.0f), zero = bad;
+  VF infinite = v_set(LCX_INFINITY), one = v_set(1.0f);
+  float in[16];
+  int i, n;
+  for (i = 0; i < dims; i += VW) {
+    const float *from = x + i;
+    VF a;
+    n = lcx_min(VW, dims - i);
+    if (n < VW || i < 2 * pairs) {
+      int j;
+      for (j = 0; j < VW; ++j) in[j] = 0;
+      for (j = 0; j < n; ++j) {
+        int k = i + j;
+        in[j] = x[k >= 2 * pairs ? k : k < pairs ? 2 * k : 2 * (k - pairs) + 1];
+      }
+      from = in;
+    }
+    a = v_load(from);
+    bad = v_max(v_pick(v_max(a, v_sub(zero, a)), infinite, zero, one), bad);
+    a = v_mul(a, f);
+    v_store(y + i, v_max(v_min(a, top), low));
+  }
+  return LCX_FN(hmax)(bad) > 0;
+}
+
+/* x[dims], its first 2*half dims rotated, to y; both have 16 floats to spare, x is not y. */
+LCX_T static void LCX_FN(rotate)(const float *x, int dims, int half, const float *turn, float *y)
 {
   const float *c = turn, *s = turn + half + 16, *ns = s + half + 16;
-  float a[LCX_PANEL], b[LCX_PANEL];
-  int i, j, n;
-  for (i = 0; i < half; i += LCX_PANEL) {
-    n = lcx_min(LCX_PANEL, half - i);
-    for (j = 0; j < n; ++j) {
-      a[j] = interleaved ? x[2 * (i + j)] : x[i + j];
-      b[j] = interleaved ? x[2 * (i + j) + 1] : x[i + j + half];
-    }
-    for (; j % VW; ++j) a[j] = b[j] = 0;
-    for (j = 0; j < n; j += VW) {
-      VF u = v_load(a + j), v = v_load(b + j), cs = v_load(c + i + j);
-      float lo[VW], hi[VW];
-      v_store(lo, v_fma(u, cs, v_mul(v, v_load(ns + i + j))));
-      v_store(hi, v_fma(v, cs, v_mul(u, v_load(s + i + j))));
-      memcpy(y + i + j, lo, sizeof(float) * (size_t)lcx_min(VW, n - j));
-      memcpy(y + half + i + j, hi, sizeof(float) * (size_t)lcx_min(VW, n - j));
-    }
-  }
-  for (i = 2 * half; i < dims; ++i) y[i] = x[i];
+  int i;
+  for (i = 0; i < half; i += VW)
+    v_store(y + i, v_fma(v_load(x + i), v_load(c + i),
+                         v_mul(v_load(x + half + i), v_load(ns + i))));
+  for (i = 0; i < half; i += VW)
+    v_store(y + half + i, v_fma(v_load(x + half + i), v_load(c + i),
+                                v_mul(v_load(x + i), v_load(s + i))));
+  for (i = 2 * half; i < dims; i += VW) v_store(y + i, v_load(x + i));
 }
 
 /* n values to int8 at scale max/127: integers to out, the scale returned */
@@ -1261,35 +1298,44 @@ LCX_T static float LCX_FN(quantise)(const float *x, int n, float levels, int16_t
   return most / levels;
 }
 
+/* n numbers to memory as `type`, `step` bytes apart; q are the integers of int8, plus `shift` */
+LCX_T LCX_INLINE void LCX_FN(put)(int type, const float *x, const int16_t *q, int shift, int n,
+                                  unsigned char *p, size_t step)
+{
+  int i;
+  if (type == LONGCTX_F32)
+    for (i = 0; i < n; ++i, p += step) *(float *)(void *)p = x[i];
+  else if (type == LONGCTX_F16)
+    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_f16_from_f32(x[i]);
+  else if (type == LONGCTX_BF16)
+    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_bf16_from_f32(x[i]);
+  else
+    for (i = 0; i < n; ++i, p += step) *p = (unsigned char)(q[i] + shift);
+}
+
 /* One token of one KV head into its tile; k is rotated already, both are finite. */
 LCX_T static void LCX_FN(append)(const lcx_store *st, unsigned char *tile, int token,
                                  const float *k, const float *v)
 {
-  int16_t qk[LCX_DIMS], qv[LCX_DIMS];
-  float sk = 0, sv = 0;
-  int d;
-  if (st->type_k == LONGCTX_Q8) sk = LCX_FN(quantise)(k, st->head_dim, 127.0f, qk);
-  if (st->type_v == LONGCTX_Q8) sv = LCX_FN(quantise)(v, st->head_dim_v, 127.0f, qv);
-  for (d = 0; d < st->head_dim; ++d) {
-    unsigned char *p = tile + lcx_key_at(st, d, token);
-    switch (st->type_k) {
-    case LONGCTX_F32: *(float *)(void *)p = k[d]; break;
-    case LONGCTX_F16: *(uint16_t *)(void *)p = lcx_f16_from_f32(k[d]); break;
-    case LONGCTX_BF16: *(uint16_t *)(void *)p = lcx_bf16_from_f32(k[d]); break;
-    default: *p = (unsigned char)(qk[d] + 128);
-    }
+  int16_t q[LCX_DIMS];
+  int d, n, size = lcx_elem(st->type_k);
+  if (st->type_k == LONGCTX_Q8) {
+    ((float *)(void *)(tile + st->scale_k))[token] = LCX_FN(quantise)(k, st->head_dim, 127.0f, q);
+    for (d = 0; d < st->head_dim; d += 4)
+      LCX_FN(put)(LONGCTX_Q8, k, q + d, 128, lcx_min(4, st->head_dim - d),
+                  tile + lcx_key_at(st, d, token), 1);
+  } else {
+    LCX_FN(put)(st->type_k, k, q, 0, st->head_dim, tile + lcx_key_at(st, 0, token),
+                (size_t)(st->tile * size));
   }
-  for (d = 0; d < st->head_dim_v; ++d) {
-    unsigned char *p = tile + st->val + lcx_val_at(st, token, d);
-    switch (st->type_v) {
-    case LONGCTX_F32: *(float *)(void *)p = v[d]; break;
-    case LONGCTX_F16: *(uint16_t *)(void *)p = lcx_f16_from_f32(v[d]); break;
-    case LONGCTX_BF16: *(uint16_t *)(void *)p = lcx_bf16_from_f32(v[d]); break;
-    default: *p = (unsigned char)qv[d];
-    }
+  size = lcx_elem(st->type_v);
+  if (st->type_v == LONGCTX_Q8)
+    ((float *)(void *)(tile + st->scale_v))[token] = LCX_FN(quantise)(v, st->head_dim_v, 127.0f, q);
+  for (d = 0; d < st->head_dim_v; d += n) {
+    n = lcx_panel_width(st, d);
+    LCX_FN(put)(st->type_v, v + d, q + d, 0, n, tile + st->val + lcx_val_at(st, token, d),
+                st->type_v == LONGCTX_Q8 ? 4 : (size_t)size);
   }
-  if (st->type_k == LONGCTX_Q8) ((float *)(void *)(tile + st->scale_k))[token] = sk;
-  if (st->type_v == LONGCTX_Q8) ((float *)(void *)(tile + st->scale_v))[token] = sv;
 }
 
 /* four multipliers as the words for integer dots read them */
@@ -1334,6 +1380,10 @@ LCX_T static void LCX_FN(quantise_q)(lcx_rows *w)
   }
 }
 
+/* Fetching the next span early pays where arithmetic leaves the memory idle; one row of float16 or
+   float32 is a plain stream, which hardware follows better alone. */
+#define LCX_FETCHES(type, rows) ((type) == LONGCTX_Q8 || ((type) == LONGCTX_F16 && (rows) > 1))
+
 #define LCX_LOAD(type, p)                                                                        \
   ((type) == LONGCTX_F32   ? v_load((const float *)(const void *)(p))                            \
    : (type) == LONGCTX_F16 ? v_load_f16((const void *)(p))                                       \
@@ -1345,16 +1395,19 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
                                       const lcx_span *sp, const float *q, int c, float *s)
 {
   VF acc[6][8], x[8];
-  const unsigned char *k[8];
+  const unsigned char *k[4]; /* by groups of 16 columns */
   size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
   int d, i, j, dims = st->head_dim;
-  LCX_UNROLL for (j = 0; j < vecs; ++j) {
-    int t = c + j * VW;
-    k[j] = sp->tile[t / 16] + (size_t)((sp->at[t / 16] + t % 16) * lcx_elem(type));
-    LCX_UNROLL for (i = 0; i < rows; ++i) acc[i][j] = v_set(0.0f);
+  LCX_UNROLL for (j = 0; j < vecs * VW; j += 16) k[j / 16] = lcx_column(sp, c + j, lcx_elem(type));
+  LCX_UNROLL for (i = 0; i < rows; ++i) {
+    LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_set(0.0f);
   }
   for (d = 0; d < dims; ++d, at += step) {
-    LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = LCX_LOAD(type, k[j] + at);
+    LCX_UNROLL for (j = 0; j < vecs; ++j) {
+      const unsigned char *p = k[j * VW / 16] + at + j * VW % 16 * lcx_elem(type);
+      if (LCX_FETCHES(type, rows) && j * VW * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
+      x[j] = LCX_LOAD(type, p);
+    }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       VF b = v_set(q[i * dims + d]);
       LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
@@ -1371,17 +1424,20 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
 {
   LCX_FN(acc) acc[4][8];
   VI x[8];
-  const unsigned char *k[8];
+  const unsigned char *k[4];
   int d, i, j, quads = (st->head_dim + 3) / 4;
   const int32_t *q = w->qi + r * quads * 2;
   size_t at = 0, step = (size_t)(st->tile * 4);
-  LCX_UNROLL for (j = 0; j < vecs; ++j) {
-    int t = c + j * VW;
-    k[j] = sp->tile[t / 16] + (size_t)((sp->at[t / 16] + t % 16) * 4);
-    LCX_UNROLL for (i = 0; i < rows; ++i) vq_zero(acc[i][j]);
+  LCX_UNROLL for (j = 0; j < vecs * VW; j += 16) k[j / 16] = lcx_column(sp, c + j, 4);
+  LCX_UNROLL for (i = 0; i < rows; ++i) {
+    LCX_UNROLL for (j = 0; j < vecs; ++j) vq_zero(acc[i][j]);
   }
   for (d = 0; d < quads; ++d, at += step) {
-    LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = vi_load(k[j] + at);
+    LCX_UNROLL for (j = 0; j < vecs; ++j) {
+      const unsigned char *p = k[j * VW / 16] + at + j * VW % 16 * 4;
+      if (j * VW % 16 == 0) LCX_FETCH(p + sp->ahead);
+      x[j] = vi_load(p);
+    }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       const int32_t *m = q + (i * quads + d) * 2;
       LCX_UNROLL for (j = 0; j < vecs; ++j) vq_dot(acc[i][j], x[j], m);
@@ -1389,8 +1445,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   }
   LCX_UNROLL for (j = 0; j < vecs; ++j) {
     int t = c + j * VW;
-    const unsigned char *p = sp->tile[t / 16] + st->scale_k;
-    VF scale = v_load((const float *)(const void *)p + sp->at[t / 16] + t % 16);
+    VF scale = v_load((const float *)(const void *)(lcx_column(sp, t, 4) + st->scale_k));
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       VF f = v_int(vq_sum(acc[i][j], w->qi_shift[r + i]));
       v_store(w->s + (r + i) * LCX_SPAN + t,
@@ -1418,6 +1473,11 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     int g = t / 16, end = lcx_min(16 * g + 16, last);
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
     for (; t < end; ++t, v += row) {
+      if (LCX_FETCHES(type, rows)) {
+        LCX_UNROLL for (j = 0; j < vecs; ++j)
+          if ((dim + j * VW) * lcx_elem(type) % 64 == 0)
+            LCX_FETCH(v + j * VW * lcx_elem(type) + sp->ahead);
+      }
       LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = LCX_LOAD(type, v + j * VW * lcx_elem(type));
       LCX_UNROLL for (i = 0; i < rows; ++i) {
         VF b = v_set(p[i * LCX_SPAN + t]);
@@ -1447,7 +1507,10 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     int g = t / 16, end = lcx_min(16 * g + 16, last);
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
     for (; t < end; t += 4, v += row) {
-      LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = vi_load(v + j * VW * 4);
+      LCX_UNROLL for (j = 0; j < vecs; ++j) {
+        if ((dim + j * VW) * 4 % 64 == 0) LCX_FETCH(v + j * VW * 4 + sp->ahead);
+        x[j] = vi_load(v + j * VW * 4);
+      }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
         const int32_t *m = p + (i * (LCX_SPAN / 4) + t / 4) * 2;
         LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vw_dot(acc[i][j], x[j], m);
@@ -1570,7 +1633,7 @@ LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, int r, float stand)
   }
   m = LCX_FN(hmax)(top);
   m = m > w->m[r] ? m : w->m[r];
-  w->rescale[r] = LCX_FN(exp2_one)(w->m[r] - m);
+  w->rescale[r] = m > w->m[r] ? LCX_FN(exp2_one)(w->m[r] - m) : 1.0f;
   w->m[r] = m;
   top = v_set(m);
   rescale = v_set(w->rescale[r]);
@@ -1597,9 +1660,8 @@ LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *s
   int16_t m[LCX_SPAN];
   int j;
   for (j = 0; j < LCX_SPAN; j += VW) {
-    const unsigned char *scale = sp->tile[j / 16] + st->scale_v;
-    VF a = v_mul(v_load(p + j),
-                 v_load((const float *)(const void *)scale + sp->at[j / 16] + j % 16));
+    const float *scale = (const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v);
+    VF a = v_mul(v_load(p + j), v_load(scale));
     VF token = v_add(v_lanes(), v_set((float)j)), zero = v_set(0.0f);
     a = v_pick(token, low, zero, v_pick(token, high, a, zero)); /* a stale scale is no number */
     top = v_max(top, a);
@@ -1620,12 +1682,11 @@ LCX_T LCX_OUTLINE void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *s
                                      float *keys)
 {
   int c, d, size = lcx_elem(st->type_k);
-  for (d = 0; d < st->head_dim; ++d)
-    for (c = part.first / VW * VW; c < part.last; c += VW) {
-      const unsigned char *p = sp->tile[c / 16];
-      p += (size_t)((d * st->tile + sp->at[c / 16] + c % 16) * size);
+  for (c = part.first / VW * VW; c < part.last; c += VW) {
+    const unsigned char *p = lcx_column(sp, c, size);
+    for (d = 0; d < st->head_dim; ++d, p += st->tile * size)
       v_store(keys + d * LCX_SPAN + c, LCX_LOAD(st->type_k, p));
-    }
+  }
 }
 
 LCX_T LCX_OUTLINE void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
@@ -1650,28 +1711,39 @@ LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store
                                   const unsigned char *ring, int64_t from, int64_t to)
 {
   const lcx_store *sk = store, *sv = store;
-  int r, i, j, at_once = store->type_k == LONGCTX_F32 ? 6 : 4;
+  int r, i, j, at_once = store->type_k == LONGCTX_F32 ? 6 : 4, slot;
   lcx_store wide;
   int64_t x;
-  lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN, 0);
-  wide.tiles = 1;
-  wide.val = 0;
-  if (lcx_widens(store->type_k, w->n)) sk = &wide, at_once = 6;
-  if (lcx_widens(store->type_v, w->n)) sv = &wide;
+  if (lcx_widens(store->type_k, w->n) || lcx_widens(store->type_v, w->n)) {
+    lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
+                   0);
+    wide.tiles = 1;
+    wide.val = 0; /* keys and values lie apart */
+    if (lcx_widens(store->type_k, w->n)) sk = &wide, at_once = 6;
+    if (lcx_widens(store->type_v, w->n)) sv = &wide;
+  }
   for (r = 0; r < w->n; ++r) {
     w->m[r] = LCX_NOTHING;
     memset(w->lane + r * 16, 0, 16 * sizeof(float));
     memset(w->o + r * w->stride, 0, (size_t)w->stride * sizeof(float));
+    from = r == 0 ? lcx_max64(from, w->from[which][r]) : from; /* rows are in order of time */
   }
-  for (x = from; x < to; x += LCX_SPAN) {
+  to = lcx_min64(to, w->to[which][w->n - 1]);
+  x = from / LCX_SPAN * LCX_SPAN;
+  slot = lcx_slot_of(store, x);
+  for (; x < to; x += LCX_SPAN, slot = (slot + LCX_SPAN / store->tile) % store->tiles) {
     lcx_hull all = lcx_visible(w, which, x);
     lcx_span stored, key, val;
     if (all.first >= all.last) continue;
-    stored = lcx_span_at(store, ring, x);
-    key = sk == store ? stored : lcx_span_at(sk, (const unsigned char *)w->keys, 0);
-    val = sv == store ? stored : lcx_span_at(sv, (const unsigned char *)w->vals, 0);
-    if (sk != store) LCX_FN(widen_keys)(store, &stored, all, w->keys);
-    if (sv != store) LCX_FN(widen_vals)(store, &stored, all, w->vals);
+    key = val = stored = lcx_span_at(store, ring, slot);
+    if (sk != store) {
+      LCX_FN(widen_keys)(store, &stored, all, w->keys);
+      key = lcx_span_at(sk, (const unsigned char *)w->keys, 0);
+    }
+    if (sv != store) {
+      LCX_FN(widen_vals)(store, &stored, all, w->vals);
+      val = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
+    }
     for (r = 0; r < w->n; r = j) {
       lcx_hull some;
       j = lcx_min(r + at_once, w->n);
@@ -1729,8 +1801,8 @@ LCX_T static void LCX_FN(finish)(const float *o, float l, int dims, float *out)
 }
 
 static const lcx_kernels LCX_FN(kernels) = {
-    LCX_FN(turn),    LCX_FN(rotate), LCX_FN(append), LCX_FN(quantise_q),
-    LCX_FN(segment), LCX_FN(merge),  LCX_FN(finish)};
+    LCX_FN(turn),       LCX_FN(hold),    LCX_FN(rotate), LCX_FN(append),
+    LCX_FN(quantise_q), LCX_FN(segment), LCX_FN(merge),  LCX_FN(finish)};
 
 #undef VW
 #undef VF
@@ -1738,6 +1810,7 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef LCX_T
 #undef LCX_BYTES_PACK
 #undef LCX_LOAD
+#undef LCX_FETCHES
 #undef v_set
 #undef v_load
 #undef v_store
@@ -2148,7 +2221,7 @@ static uint64_t lcx_carve(const lcx_wish *wish, int rows, unsigned char *base, l
     LCX_CARVE(int64_t, stand[i], n);
   }
   for (i = 0; i < (int)two; ++i) {
-    LCX_CARVE(float, q[i], n * k);
+    LCX_CARVE(float, q[i], n * k + 16);
     LCX_CARVE(float, turn[i], 3 * (k / 2 + 16));
     w->turned[i] = -1;
   }
@@ -2165,8 +2238,8 @@ static uint64_t lcx_carve(const lcx_wish *wish, int rows, unsigned char *base, l
   LCX_CARVE(float, s, n * LCX_SPAN);
   LCX_CARVE(float, o, n * stride);
   LCX_CARVE(float, sum_o, n * stride);
-  LCX_CARVE(float, line, k > v ? k : v);
-  LCX_CARVE(float, key, k);
+  LCX_CARVE(float, line, (k > v ? k : v) + 32);
+  LCX_CARVE(float, key, k + 32);
   LCX_CARVE(float, keys, lcx_widens(wish->type_k, rows) ? k * LCX_SPAN + 64 : 0);
   LCX_CARVE(float, vals, lcx_widens(wish->type_v, rows) ? v * LCX_SPAN + 64 : 0);
   LCX_CARVE(int32_t, qi, wish->type_k == LONGCTX_Q8 ? n * quads * 2 : 0);
@@ -2443,19 +2516,21 @@ static void lcx_turn_to(const lcx_kernels *kernel, const longctx *lc, const lcx_
   w->turned[which] = p;
 }
 
+/* interleaved pairs that rotate */
+static int lcx_pairs(const lcx_layer *y) { return y->rope == LONGCTX_ROPE_INTERLEAVED ? y->half : 0; }
+
 /* The token at position t into the cache of KV head h; k [head_dim] un-rotated, v [head_dim_v]. */
 static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                           lcx_rows *w, int h, int64_t t, const float *k, const float *v)
 {
   int64_t x;
-  int d, which = lcx_place(lc, t, &x);
+  int which = lcx_place(lc, t, &x);
   const lcx_store *st = &y->store[which];
   unsigned char *ring = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
   lcx_turn_to(kernel, lc, y, w, which, which && y->positions == LONGCTX_POS_CACHE ? x : t);
-  for (d = 0; d < w->head_dim; ++d) w->line[d] = lcx_held(k[d], LCX_BIG);
-  kernel->rotate(w->line, w->head_dim, y->half, y->rope == LONGCTX_ROPE_INTERLEAVED,
-                 w->turn[which], w->key);
-  for (d = 0; d < w->head_dim_v; ++d) w->line[d] = lcx_held(v[d], LCX_MAX);
+  kernel->hold(k, w->head_dim, lcx_pairs(y), 1.0f, LCX_BIG, w->line);
+  kernel->rotate(w->line, w->head_dim, y->half, w->turn[which], w->key);
+  kernel->hold(v, w->head_dim_v, 0, 1.0f, LCX_MAX, w->line);
   kernel->append(st, ring + lcx_tile_at(st, x), (int)(x % st->tile), w->key, w->line);
 }
 
@@ -2464,7 +2539,7 @@ static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lc
 static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                         lcx_rows *w, int h, int r0, int n, const float *q)
 {
-  int r, d, hd = w->head_dim, group = lc->wish.n_heads / lc->wish.n_kv_heads;
+  int r, hd = w->head_dim, group = lc->wish.n_heads / lc->wish.n_kv_heads;
   const float *slopes = (const float *)(const void *)lcx_at(lc, lc->plan.slopes);
   w->n = n;
   w->cap = y->cap;
@@ -2481,18 +2556,12 @@ static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_
     w->from[1][r] = 0;
     w->to[1][r] = sinks;
     w->stand[1][r] = text ? t - lc->start : index;
-    w->bad[r] = 0;
-    for (d = 0; d < hd; ++d) {
-      w->bad[r] |= !lcx_finite(x[d]);
-      w->line[d] = lcx_held(x[d] * y->scale, LCX_BIG);
-    }
+    w->bad[r] = kernel->hold(x, hd, lcx_pairs(y), y->scale, LCX_BIG, w->line);
     lcx_turn_to(kernel, lc, y, w, 0, t);
-    kernel->rotate(w->line, hd, y->half, y->rope == LONGCTX_ROPE_INTERLEAVED, w->turn[0],
-                   w->q[0] + r * hd);
+    kernel->rotate(w->line, hd, y->half, w->turn[0], w->q[0] + r * hd);
     if (sinks > 0) {
       lcx_turn_to(kernel, lc, y, w, 1, text ? t : index);
-      kernel->rotate(w->line, hd, y->half, y->rope == LONGCTX_ROPE_INTERLEAVED, w->turn[1],
-                     w->q[1] + r * hd);
+      kernel->rotate(w->line, hd, y->half, w->turn[1], w->q[1] + r * hd);
     }
     if (w->slope) w->slope[r] = slopes[head];
   }
