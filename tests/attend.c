@@ -400,7 +400,7 @@ static int has_nan(const float *x, size_t n)
   return 0;
 }
 
-/* A bad q spoils its own row and head. */
+/* A bad q spoils its own row and head, and shows there. */
 static void test_bad_query(float value, int type, int chunk)
 {
   longctx_desc d = finite_desc(type);
@@ -414,6 +414,7 @@ static void test_bad_query(float value, int type, int chunk)
     for (h = 0; h < HEADS; h++)
       if (t != 40 || h != 1)
         CHECK_SAME(clean + (t * HEADS + h) * DIM, got + (t * HEADS + h) * DIM, sizeof(float) * DIM);
+  for (t = 0; t < DIM; t++) CHECK(has_nan(got + (40 * HEADS + 1) * DIM + t, 1));
   free(clean);
   free(got);
   text_free(&x);

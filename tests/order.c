@@ -211,10 +211,30 @@ static void test_order_parts(subject *s)
   CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 2, 3), LONGCTX_OK);
   take_picture(s);
   REFUSED(s, longctx_commit(lc, 2), LONGCTX_E_ORDER);                     /* not joined yet      */
+  REFUSED(s, longctx_attend_join(lc, 0, 1, out), LONGCTX_E_ORDER);        /* another batch       */
+  REFUSED(s, longctx_attend_join(lc, 1, 2, out), LONGCTX_E_ORDER);        /* another layer       */
   CHECK_EQ(longctx_attend_join(lc, 0, 2, out), LONGCTX_OK);
   take_picture(s);
   REFUSED(s, longctx_attend_join(lc, 0, 2, out), LONGCTX_E_ORDER);        /* once                */
   CHECK_EQ(longctx_commit(lc, 2), LONGCTX_OK);
+}
+
+/* Any one part may be the missing one, whatever stands in its place from before. */
+static void test_missing_part(subject *s)
+{
+  longctx *lc = s->lc;
+  const float *q = s->x.q, *k = s->x.k, *v = s->x.v;
+  float *out = s->out;
+  int missing, p;
+  for (missing = 0; missing < 2; missing++) {
+    for (p = 0; p < 2; p++)
+      if (p != missing)
+        CHECK_EQ(longctx_attend_part(lc, 0, 3, q, k, v, out, p, 2), LONGCTX_OK);
+    take_picture(s);
+    REFUSED(s, longctx_attend_join(lc, 0, 3, out), LONGCTX_E_ORDER);
+    CHECK_EQ(longctx_attend_part(lc, 0, 3, q, k, v, out, missing, 2), LONGCTX_OK);
+    CHECK_EQ(longctx_attend_join(lc, 0, 3, out), LONGCTX_OK);
+  }
 }
 
 /* What an earlier call left behind is not a part of this one. */
@@ -267,6 +287,9 @@ static void test_all_orders(const longctx_desc *d)
     free_subject(&s);
     s = make_subject(d, tokens);
     test_order_parts(&s);
+    free_subject(&s);
+    s = make_subject(d, tokens);
+    test_missing_part(&s);
     free_subject(&s);
     s = make_subject(d, tokens);
     test_stale_parts(&s);
