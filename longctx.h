@@ -577,6 +577,12 @@ typedef struct lcx_store {
 
 #define LCX_PANEL 64
 
+/* How four multipliers of an integer dot lie in two int32. */
+#define LCX_QUAD_SHORTS 0   /* m0 m1 m2 m3 as int16                         */
+#define LCX_QUAD_EVEN_ODD 1 /* m0 m2, m1 m3 as int16                        */
+#define LCX_QUAD_BYTES 2    /* queries: high bytes, low bytes with m = 128*high + low; weights: bytes,
+                               in one int32                                 */
+
 LCX_INLINE int lcx_elem(int type) { return type == LONGCTX_F32 ? 4 : type == LONGCTX_Q8 ? 1 : 2; }
 
 /* The shape of a tile. Every product fits: dims <= 576, tile <= 64. */
@@ -770,8 +776,8 @@ static LCX_UNUSED lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
      v_shapes: S(type, rows, vectors of keys, vectors of values), the register tiles, largest first
 
    int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
-   (signed) by four unsigned bytes, exact on every set. vq_pack and vw_pack lay four multipliers
-   out as two int32 for the words that read them. */
+   (signed) by four unsigned bytes, exact on every set. Multipliers are packed as the words read
+   them: LCX_QUAD says how, vw_store does it for VW weights that are the low bits of t. */
 
 #if LCX_PASS == LCX_AVX512
 #define LCX_HAVE_AVX512 1
@@ -819,7 +825,9 @@ typedef struct LCX_FN(acc) { VI high, low; } LCX_FN(acc); /* q = 128*high + low,
   _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32((a).high, 7), (a).low),                    \
                    _mm512_set1_epi32(shift))
 #define vw_dot(a, v, w) _mm512_dpbusd_epi32(a, _mm512_set1_epi32((w)[0]), v)
-#define LCX_BYTES_PACK 1
+#define LCX_QUAD LCX_QUAD_BYTES
+#define vw_store(w, j, t)                                                                        \
+  _mm_storeu_si128((__m128i *)(void *)((w) + (j) / 4), _mm512_cvtepi32_epi8(_mm512_castps_si512(t)))
 #define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 4, 4)
 #define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 4, 4)
 #define v_shapes_q8(S) S(Q8, 4, 2, 4) S(Q8, 1, 4, 4)
@@ -872,7 +880,15 @@ typedef VI LCX_FN(acc);
       _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8),       \
                                             _mm256_set1_epi32((w)[0]))),                         \
       _mm256_madd_epi16(_mm256_srai_epi16(v, 8), _mm256_set1_epi32((w)[1])))
-#define LCX_BYTES_PACK 0
+#define LCX_QUAD LCX_QUAD_EVEN_ODD
+LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, VF t)
+{
+  VI a = _mm256_and_si256(_mm256_castps_si256(t), _mm256_set1_epi32(255));
+  a = _mm256_or_si256(a, _mm256_slli_epi32(_mm256_shuffle_epi32(a, 0xee), 16));
+  _mm_storel_epi64((__m128i *)(void *)w, _mm256_castsi256_si128(a));
+  _mm_storel_epi64((__m128i *)(void *)(w + 2), _mm256_extracti128_si256(a, 1));
+}
+#define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
 #define v_shapes_f32(S) S(F32, 6, 2, 2) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
@@ -948,7 +964,14 @@ typedef VI LCX_FN(acc);
       _mm_add_epi32(a, _mm_madd_epi16(_mm_srai_epi16(_mm_slli_epi16(v, 8), 8),                   \
                                       _mm_set1_epi32((w)[0]))),                                  \
       _mm_madd_epi16(_mm_srai_epi16(v, 8), _mm_set1_epi32((w)[1])))
-#define LCX_BYTES_PACK 0
+#define LCX_QUAD LCX_QUAD_EVEN_ODD
+LCX_INLINE void LCX_FN(vw_store)(int32_t *w, VF t)
+{
+  VI a = _mm_and_si128(_mm_castps_si128(t), _mm_set1_epi32(255));
+  a = _mm_or_si128(a, _mm_slli_epi32(_mm_shuffle_epi32(a, 0xee), 16));
+  _mm_storel_epi64((__m128i *)(void *)w, a);
+}
+#define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
 #define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
@@ -1003,7 +1026,10 @@ LCX_INLINE VI LCX_FN(dot)(VI a, int16x8_t low, int16x8_t high, const int32_t *w)
 #define vw_dot(a, v, w)                                                                          \
   LCX_FN(dot)(a, vmovl_s8(vget_low_s8(vreinterpretq_s8_s32(v))),                                 \
               vmovl_s8(vget_high_s8(vreinterpretq_s8_s32(v))), w)
-#define LCX_BYTES_PACK 2
+#define LCX_QUAD LCX_QUAD_SHORTS
+#define vw_store(w, j, t)                                                                        \
+  vst1_u16((uint16_t *)((w) + (j) / 2),                                                          \
+           vand_u16(vmovn_u32(vreinterpretq_u32_f32(t)), vdup_n_u16(255)))
 #define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 4, 4) S(Q8, 1, 4, 4)
@@ -1063,7 +1089,14 @@ typedef VI LCX_FN(acc);
       wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_i16x8_shr(wasm_i16x8_shl(v, 8), 8),            \
                                              wasm_i32x4_splat((w)[0]))),                         \
       wasm_i32x4_dot_i16x8(wasm_i16x8_shr(v, 8), wasm_i32x4_splat((w)[1])))
-#define LCX_BYTES_PACK 0
+#define LCX_QUAD LCX_QUAD_EVEN_ODD
+LCX_INLINE void LCX_FN(vw_store)(int32_t *w, VF t)
+{
+  VI a = wasm_v128_and(t, wasm_i32x4_splat(255));
+  a = wasm_v128_or(a, wasm_i32x4_shl(wasm_i32x4_shuffle(a, a, 2, 3, 2, 3), 16));
+  wasm_v128_store64_lane(w, a, 0);
+}
+#define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
 #define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
@@ -1150,7 +1183,13 @@ LCX_INLINE VI LCX_FN(vw)(VI a, VI v, const int32_t *w)
 #define vq_dot(a, k, q) ((a) = LCX_FN(vq)(a, k, q))
 #define vq_sum(a, shift) ((a) + (shift))
 #define vw_dot(a, v, w) LCX_FN(vw)(a, v, w)
-#define LCX_BYTES_PACK 2
+#define LCX_QUAD LCX_QUAD_SHORTS
+LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
+{
+  int16_t m = (int16_t)(lcx_bits(t) & 255);
+  memcpy((unsigned char *)w + 2 * j, &m, 2);
+}
+#define vw_store(w, j, t) LCX_FN(vw_store)(w, j, t)
 #define v_shapes_f32(S) S(F32, 1, 4, 4)
 #define v_shapes_f16(S) S(F16, 1, 4, 4)
 #define v_shapes_q8(S) S(Q8, 1, 4, 4)
@@ -1280,87 +1319,98 @@ LCX_T static void LCX_FN(rotate)(const float *x, int dims, int half, const float
   for (i = 2 * half; i < dims; i += VW) v_store(y + i, v_load(x + i));
 }
 
-/* n values to int8 at scale max/127: integers to out, the scale returned */
-LCX_T static float LCX_FN(quantise)(const float *x, int n, float levels, int16_t *out)
+/* the largest magnitude of x[n]; what stands behind it counts for nothing */
+LCX_T static float LCX_FN(most)(const float *x, int n)
 {
-  float most = 0, inverse;
+  VF zero = v_set(0.0f), top = zero, end = v_set((float)n);
   int i;
-  for (i = 0; i < n; ++i) {
-    float a = x[i] < 0 ? -x[i] : x[i];
-    most = a > most ? a : most;
+  for (i = 0; i < n; i += VW) {
+    VF a = v_load(x + i);
+    a = v_pick(v_add(v_lanes(), v_set((float)i)), end, v_max(a, v_sub(zero, a)), zero);
+    top = v_max(top, a);
   }
-  inverse = most > 0 ? levels / most : 0.0f;
-  for (i = 0; i < n; ++i) {
-    float r[VW];
-    v_store(r, v_fma(v_set(x[i]), v_set(inverse), v_set(12582912.0f)));
-    out[i] = (int16_t)(int32_t)(lcx_bits(r[0]) - 0x4b400000u);
-  }
-  return most / levels;
+  return LCX_FN(hmax)(top);
 }
 
-/* n numbers to memory as `type`, `step` bytes apart; q are the integers of int8, plus `shift` */
-LCX_T LCX_INLINE void LCX_FN(put)(int type, const float *x, const int16_t *q, int shift, int n,
-                                  unsigned char *p, size_t step)
+/* 16 numbers from x on, times factor, to the nearest integers */
+LCX_T LCX_INLINE void LCX_FN(round16)(const float *x, float factor, int16_t *q)
+{
+  float t[16];
+  int i;
+  for (i = 0; i < 16; i += VW)
+    v_store(t + i, v_fma(v_load(x + i), v_set(factor), v_set(12582912.0f)));
+  for (i = 0; i < 16; ++i) q[i] = (int16_t)(int32_t)(lcx_bits(t[i]) - 0x4b400000u);
+}
+
+/* n numbers to memory as float32, float16 or bfloat16, `step` bytes apart */
+LCX_T LCX_INLINE void LCX_FN(put)(int type, const float *x, int n, unsigned char *p, int step)
 {
   int i;
   if (type == LONGCTX_F32)
     for (i = 0; i < n; ++i, p += step) *(float *)(void *)p = x[i];
   else if (type == LONGCTX_F16)
     for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_f16_from_f32(x[i]);
-  else if (type == LONGCTX_BF16)
-    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_bf16_from_f32(x[i]);
   else
-    for (i = 0; i < n; ++i, p += step) *p = (unsigned char)(q[i] + shift);
+    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_bf16_from_f32(x[i]);
 }
 
-/* One token of one KV head into its tile; k is rotated already, both are finite. */
+/* One token of one KV head into its tile; k is rotated already, both are finite and have 16 floats
+   to spare. int8: nearest integers at the scale max/127. */
 LCX_T static void LCX_FN(append)(const lcx_store *st, unsigned char *tile, int token,
                                  const float *k, const float *v)
 {
-  int16_t q[LCX_DIMS];
-  int d, n, size = lcx_elem(st->type_k);
+  unsigned char *val = tile + st->val;
+  int d, i, n, size = lcx_elem(st->type_k);
+  int16_t q[16];
   if (st->type_k == LONGCTX_Q8) {
-    ((float *)(void *)(tile + st->scale_k))[token] = LCX_FN(quantise)(k, st->head_dim, 127.0f, q);
-    for (d = 0; d < st->head_dim; d += 4)
-      LCX_FN(put)(LONGCTX_Q8, k, q + d, 128, lcx_min(4, st->head_dim - d),
-                  tile + lcx_key_at(st, d, token), 1);
+    float most = LCX_FN(most)(k, st->head_dim), factor = most > 0 ? 127.0f / most : 0.0f;
+    ((float *)(void *)(tile + st->scale_k))[token] = most / 127.0f;
+    for (d = 0; d < st->head_dim; d += 16) {
+      LCX_FN(round16)(k + d, factor, q);
+      for (i = 0; i < lcx_min(16, st->head_dim - d); ++i)
+        tile[lcx_key_at(st, d + i, token)] = (unsigned char)(q[i] + 128);
+    }
   } else {
-    LCX_FN(put)(st->type_k, k, q, 0, st->head_dim, tile + lcx_key_at(st, 0, token),
-                (size_t)(st->tile * size));
+    LCX_FN(put)(st->type_k, k, st->head_dim, tile + token * size, st->tile * size);
   }
   size = lcx_elem(st->type_v);
-  if (st->type_v == LONGCTX_Q8)
-    ((float *)(void *)(tile + st->scale_v))[token] = LCX_FN(quantise)(v, st->head_dim_v, 127.0f, q);
-  for (d = 0; d < st->head_dim_v; d += n) {
-    n = lcx_panel_width(st, d);
-    LCX_FN(put)(st->type_v, v + d, q + d, 0, n, tile + st->val + lcx_val_at(st, token, d),
-                st->type_v == LONGCTX_Q8 ? 4 : (size_t)size);
+  if (st->type_v == LONGCTX_Q8) {
+    float most = LCX_FN(most)(v, st->head_dim_v), factor = most > 0 ? 127.0f / most : 0.0f;
+    ((float *)(void *)(tile + st->scale_v))[token] = most / 127.0f;
+    for (d = 0; d < st->head_dim_v; d += 16) {
+      LCX_FN(round16)(v + d, factor, q);
+      for (i = 0; i < lcx_min(16, st->head_dim_v - d); ++i)
+        val[lcx_val_at(st, token, d + i)] = (unsigned char)q[i];
+    }
+  } else {
+    for (d = 0; d < st->head_dim_v; d += n) {
+      n = lcx_panel_width(st, d);
+      LCX_FN(put)(st->type_v, v + d, n, val + lcx_val_at(st, token, d), size);
+    }
   }
 }
 
-/* four multipliers as the words for integer dots read them */
-LCX_T LCX_INLINE void LCX_FN(pack)(const int16_t *m, int split, int32_t *out)
+/* four 14-bit multipliers of a query as vq_dot reads them */
+LCX_T LCX_INLINE void LCX_FN(pack)(const int16_t *m, int32_t *out)
 {
-#if LCX_BYTES_PACK == 1 /* bytes: m = 128*high + low, or m itself */
+#if LCX_QUAD == LCX_QUAD_BYTES
   uint32_t high = 0, low = 0;
   int i;
   for (i = 0; i < 4; ++i) {
-    int h = split ? (m[i] + 64) >> 7 : m[i];
+    int h = (m[i] + 64) >> 7;
     high |= (uint32_t)(h & 255) << 8 * i;
     low |= (uint32_t)((m[i] - 128 * h) & 255) << 8 * i;
   }
   out[0] = (int32_t)high;
   out[1] = (int32_t)low;
-#elif LCX_BYTES_PACK == 0 /* even and odd bytes apart */
-  int16_t even_odd[4];
-  (void)split;
-  even_odd[0] = m[0];
-  even_odd[1] = m[2];
-  even_odd[2] = m[1];
-  even_odd[3] = m[3];
-  memcpy(out, even_odd, 8);
+#elif LCX_QUAD == LCX_QUAD_EVEN_ODD
+  int16_t apart[4];
+  apart[0] = m[0];
+  apart[1] = m[2];
+  apart[2] = m[1];
+  apart[3] = m[3];
+  memcpy(out, apart, 8);
 #else
-  (void)split;
   memcpy(out, m, 8);
 #endif
 }
@@ -1368,15 +1418,21 @@ LCX_T LCX_INLINE void LCX_FN(pack)(const int16_t *m, int split, int32_t *out)
 /* 14-bit queries for int8 keys */
 LCX_T static void LCX_FN(quantise_q)(lcx_rows *w)
 {
-  int r, d, quads = (w->head_dim + 3) / 4;
+  int r, d, i, dims = w->head_dim, quads = (dims + 3) / 4;
   for (r = 0; r < w->n; ++r) {
-    int16_t q[LCX_DIMS];
+    const float *q = w->q[0] + r * dims;
+    float most = LCX_FN(most)(q, dims), factor = most > 0 ? 8191.0f / most : 0.0f;
     int32_t sum = 0;
-    w->qi_scale[r] = LCX_FN(quantise)(w->q[0] + r * w->head_dim, w->head_dim, 8191.0f, q);
-    for (d = w->head_dim; d < 4 * quads; ++d) q[d] = 0;
-    for (d = 0; d < 4 * quads; ++d) sum += q[d];
+    for (d = 0; d < dims; d += 16) {
+      int16_t m[16];
+      LCX_FN(round16)(q + d, factor, m);
+      for (i = lcx_min(16, dims - d); i < 16; ++i) m[i] = 0;
+      for (i = 0; i < 16; ++i) sum += m[i];
+      for (i = 0; i < lcx_min(4, quads - d / 4); ++i)
+        LCX_FN(pack)(m + 4 * i, w->qi + (r * quads + d / 4 + i) * 2);
+    }
+    w->qi_scale[r] = most / 8191.0f;
     w->qi_shift[r] = -128 * sum;
-    for (d = 0; d < quads; ++d) LCX_FN(pack)(q + 4 * d, 1, w->qi + (r * quads + d) * 2);
   }
 }
 
@@ -1497,7 +1553,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
 {
   VI acc[4][8], x[8];
   float *o = w->o + r * w->stride + dim;
-  const int32_t *p = w->wi + r * (LCX_SPAN / 4) * 2;
+  const int32_t *p = w->wi + r * (LCX_SPAN / 2);
   size_t row = (size_t)(lcx_panel_width(st, dim) * 4);
   int i, j, t;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1512,7 +1568,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
         x[j] = vi_load(v + j * VW * 4);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
-        const int32_t *m = p + (i * (LCX_SPAN / 4) + t / 4) * 2;
+        const int32_t *m = p + i * (LCX_SPAN / 2) + t / 4 * (LCX_QUAD == LCX_QUAD_BYTES ? 1 : 2);
         LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vw_dot(acc[i][j], x[j], m);
       }
     }
@@ -1651,30 +1707,25 @@ LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, int r, float stand)
 }
 
 /* weights of row r for int8 values: 8 bits at scale max(weight * value scale)/255 */
-LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
-                                     int r)
+LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp,
+                                          const lcx_rows *w, int r)
 {
-  const float *p = w->s + r * LCX_SPAN;
-  float y[LCX_SPAN], most;
-  VF top = v_set(0.0f), inverse, low = v_set((float)w->lo[r]), high = v_set((float)w->hi[r]);
-  int16_t m[LCX_SPAN];
+  float *p = w->s + r * LCX_SPAN, most;
+  VF top = v_set(0.0f), zero = top, factor;
+  VF low = v_set((float)w->lo[r]), high = v_set((float)w->hi[r]);
   int j;
   for (j = 0; j < LCX_SPAN; j += VW) {
     const float *scale = (const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v);
-    VF a = v_mul(v_load(p + j), v_load(scale));
-    VF token = v_add(v_lanes(), v_set((float)j)), zero = v_set(0.0f);
+    VF a = v_mul(v_load(p + j), v_load(scale)), token = v_add(v_lanes(), v_set((float)j));
     a = v_pick(token, low, zero, v_pick(token, high, a, zero)); /* a stale scale is no number */
     top = v_max(top, a);
-    v_store(y + j, a);
+    v_store(p + j, a);
   }
   most = LCX_FN(hmax)(top);
-  inverse = v_set(most > 0 ? 255.0f / most : 0.0f);
+  factor = v_set(most > 0 ? 255.0f / most : 0.0f);
   w->wi_scale[r] = most / 255.0f;
   for (j = 0; j < LCX_SPAN; j += VW)
-    v_store(y + j, v_fma(v_load(y + j), inverse, v_set(12582912.0f)));
-  for (j = 0; j < LCX_SPAN; ++j) m[j] = (int16_t)(lcx_bits(y[j]) & 0xffff);
-  for (j = 0; j < LCX_SPAN / 4; ++j)
-    LCX_FN(pack)(m + 4 * j, 0, w->wi + (r * (LCX_SPAN / 4) + j) * 2);
+    vw_store(w->wi + r * (LCX_SPAN / 2), j, v_fma(v_load(p + j), factor, v_set(12582912.0f)));
 }
 
 /* A span of float16 or bfloat16 widened to float32; exact, so invisible. */
@@ -1808,7 +1859,8 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef VF
 #undef VI
 #undef LCX_T
-#undef LCX_BYTES_PACK
+#undef LCX_QUAD
+#undef vw_store
 #undef LCX_LOAD
 #undef LCX_FETCHES
 #undef v_set
