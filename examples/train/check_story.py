@@ -6,11 +6,11 @@
 Float64 NumPy, written apart from the trainer and from longctx.h, reading only
 the files both ship: a llama2.c checkpoint (version 0) and its tokenizer. The
 stream is the beginning-of-text token and the first TOKENS (6000) of TEXT. The
-arms, with WINDOW (256) recent tokens, the current one among them:
+arms, with WINDOW (60) recent tokens, the current one among them:
 
     dense    every token so far, as far as 6000 (it costs the square)
     window   recent tokens only
-    text     SINKS first tokens at their own place in the text, and recent ones
+    text     SINKS (1, then 4) first tokens at their place in the text, and recent
     cache    the same tokens, numbered 0, 1, 2 ... as they lie in the cache
 
 The columns are the perplexity of the tokens in that part of the stream.
@@ -149,7 +149,7 @@ def main():
     with open(sys.argv[3], "rb") as f:
         text = f.read()
     given = [int(a) for a in sys.argv[4:]]
-    tokens, window, *sinks = given + [6000, 256, 1, 4][len(given) if len(given) < 3 else 4:]
+    tokens, window, *sinks = given + [6000, 60, 1, 4][len(given) if len(given) < 3 else 4:]
     ids = np.array([1] + Tokenizer(sys.argv[2], m.vocab).encode(text)[:tokens])
     edges = [e for e in EDGES if e < len(ids) - 1] + [len(ids) - 1]
     print(f"{m.parameters} parameters, {len(ids) - 1} tokens, window {window}")

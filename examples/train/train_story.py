@@ -11,8 +11,12 @@ just anywhere. The first learns to park unused attention on that token.
 
 The files are in the format of llama2.c: checkpoint version 0, tokenizer.bin.
 
-Needs PyTorch 1.13 or later, NumPy and sentencepiece. One thread on purpose:
-the two models can be trained side by side, and the sums come out the same.
+The shipped pair: seed 1, 24,000,057 bytes of story in 9,883,076 tokens (2.43
+bytes each), 2600 steps, 20 minutes for the two together on two crowded cores.
+Mean loss of the last 50 steps: story 0.8859, control 0.8808. Made with Python
+3.11.2, PyTorch 1.13.1, OpenBLAS 0.3.21, NumPy 1.24.2, sentencepiece 0.1.97 on
+x86-64 with AVX2. One thread on purpose: the two can be trained side by side,
+and the sums are added in one order.
 """
 import math
 import struct
