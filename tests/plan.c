@@ -345,6 +345,25 @@ static void test_frugal(void)
   }
 }
 
+/* A layer that reads another's keys and values keeps none. */
+static void test_readers_are_free(void)
+{
+  longctx_desc d = longctx_desc_make(3, 4, 4, 64, 500), one = d;
+  longctx_layer layers[3];
+  longctx_sizes sizes, alone;
+  int l;
+  for (l = 0; l < 3; l++) {
+    layers[l] = longctx_layer_make(&d);
+    if (l) layers[l].kv_from = 0;
+  }
+  d.layers = layers;
+  one.n_layers = 1;
+  t_case("readers");
+  CHECK_EQ(longctx_measure(&d, &sizes), LONGCTX_OK);
+  CHECK_EQ(longctx_measure(&one, &alone), LONGCTX_OK);
+  CHECK(sizes.window < alone.window + 4096);
+}
+
 static void test_null(void)
 {
   longctx_desc d = plain();
@@ -577,6 +596,7 @@ int main(void)
   test_copied();
   test_overflow();
   test_frugal();
+  test_readers_are_free();
   test_null();
   test_red_zones();
   test_misaligned();
