@@ -102,6 +102,7 @@ static void test_bad_numbers(void)
   REFUSE(rope_base, -1.0);
   REFUSE(rope_base, (double)NAN);
   REFUSE(rope_base, (double)INFINITY);
+  REFUSE(rope_mscale, -1.0);
   REFUSE(rope_mscale, (double)NAN);
   REFUSE(rope_mscale, (double)INFINITY);
   REFUSE(rope_freqs, bad);
