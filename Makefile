@@ -12,7 +12,7 @@ ENGINE = examples/engine.h examples/model.h examples/tokenizer.h examples/file.h
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static before after
 TESTS    = plan order state window attend kernels threads compose golden engine
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) $(BUILD)/story
-SCRIPTS  = tests/examples.sh tests/readme.sh tests/door.sh
+SCRIPTS  = tests/examples.sh tests/golden_engine.sh tests/readme.sh tests/door.sh
 
 # the demo's text, model and length: make demo TEXT=book.txt MODEL=m.bin TOKENIZER=t.bin TOKENS=50000
 MODEL     ?= examples/models/story.bin
@@ -20,6 +20,7 @@ CONTROL   ?= examples/models/control.bin
 TOKENIZER ?= examples/models/story.tok
 TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story.txt
+OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
 
 .PHONY: help demo test check train clean programs
 
@@ -27,7 +28,7 @@ help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: $(BUILD)/02_stream $(TEXT) ## stream a long text through the shipped model, four ways
-	@$(BUILD)/02_stream -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(DEMO)
+	@$(BUILD)/02_stream -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(OURS) $(DEMO)
 
 test:             ## everything you need to trust your build, minutes
 	@$(MAKE) -s -j$(JOBS) programs
@@ -46,7 +47,7 @@ clean:            ## remove what was built
 programs: $(PROGRAMS)
 
 $(BUILD)/story.txt: $(BUILD)/story
-	@$(BUILD)/story 7 $$(( $(TOKENS) * 5 )) > $@
+	@$(BUILD)/story 7 $$(( $(TOKENS) * 3 )) > $@
 
 $(BUILD)/story: examples/train/story.c
 	@mkdir -p $(@D)

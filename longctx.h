@@ -298,7 +298,7 @@ LONGCTX_API const char *longctx_isa_name(int isa);
 /* The compiler layer, exact integer arithmetic, conversions of numbers. Called by everyone.    */
 
 #if defined(__FAST_MATH__) && !defined(LONGCTX_ALLOW_FAST_MATH)
-#error "longctx.h: -ffast-math (or -Ofast) ends its promise of the same bits. Compile the file \
+#error "longctx.h: -ffast-math (or -Ofast) ends its promise of the same bits. Compile the file   \
 with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go on regardless."
 #endif
 
@@ -334,6 +334,15 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_UNROLL _Pragma("GCC unroll 64")
 #else
 #define LCX_UNROLL
+#endif
+#if defined(__FAST_MATH__) && LCX_GNU && (defined(__x86_64__) || defined(__aarch64__))
+#ifdef __x86_64__
+#define LCX_KEEP(t) __asm__("" : "+v"(t)) /* or it cancels (x + magic) - magic */
+#else
+#define LCX_KEEP(t) __asm__("" : "+w"(t))
+#endif
+#else
+#define LCX_KEEP(t) ((void)0)
 #endif
 #if LCX_GNU
 #define LCX_FETCH(p) __builtin_prefetch(p, 0, 2)
@@ -473,7 +482,7 @@ static LCX_UNUSED uint64_t lcx_rope_step(double base, int i, int half)
 {
   uint64_t f, n = (uint64_t)i, d = (uint64_t)half, turn = 0x28be60db9391054au; /* 2^64 / (2 pi) */
   uint64_t whole = (uint64_t)lcx_log2(base, &f) * n, low = (f & 0xffffffffu) * n;
-  uint64_t high = (whole % d << 32) + (f >> 32) * n + (low >> 32); /* log2(base)*i = whole.high.low */
+  uint64_t high = (whole % d << 32) + (f >> 32) * n + (low >> 32); /* log2(base)*i in parts */
   uint64_t shift = whole / d + (high / d >> 32), fraction = high / d << 32;
   fraction |= ((high % d << 32) | (low & 0xffffffffu)) / d;
   if (fraction) turn = lcx_mulhi(turn, lcx_exp2_minus(fraction));
@@ -580,8 +589,8 @@ typedef struct lcx_store {
 /* How four multipliers of an integer dot lie in two int32. */
 #define LCX_QUAD_SHORTS 0   /* m0 m1 m2 m3 as int16                         */
 #define LCX_QUAD_EVEN_ODD 1 /* m0 m2, m1 m3 as int16                        */
-#define LCX_QUAD_BYTES 2    /* queries: high bytes, low bytes with m = 128*high + low; weights: bytes,
-                               in one int32                                 */
+#define LCX_QUAD_BYTES 2    /* queries: high and low bytes, m = 128*high + low;
+                               weights: bytes, in one int32                 */
 
 LCX_INLINE int lcx_elem(int type) { return type == LONGCTX_F32 ? 4 : type == LONGCTX_Q8 ? 1 : 2; }
 
@@ -762,8 +771,8 @@ static LCX_UNUSED lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
 /* == 5 WORDS ==                                                                                */
 /* What a vector can do, said once per instruction set in the same order; used by room 6 alone. */
 
-/* VW lanes of float32. fma(a, b, c) = a*b + c, in one rounding where the set has it (class one),
-   in two where not (class two).
+/* v_width lanes of float32. fma(a, b, c) = a*b + c, in one rounding where the set has it (class
+   one), in two where not (class two).
 
    Rule 0: no v_add or v_sub ever has a product as an operand; a product feeds an fma, a max, a
    pick or memory. So no compiler can contract anything, in any mode, and bits stay the same.
@@ -777,14 +786,14 @@ static LCX_UNUSED lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
 
    int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
    (signed) by four unsigned bytes, exact on every set. Multipliers are packed as the words read
-   them: LCX_QUAD says how, vw_store does it for VW weights that are the low bits of t. */
+   them: LCX_QUAD says how, vw_store does it for v_width weights that are the low bits of t. */
 
 #if LCX_PASS == LCX_AVX512
 #define LCX_HAVE_AVX512 1
 #define LCX_FN(name) lcx_##name##_avx512
 #define LCX_T LCX_TARGET("avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")
-#define VW 16
-#define VF __m512
+#define v_width 16
+#define v_f32 __m512
 #define v_set(x) _mm512_set1_ps(x)
 #define v_load(p) _mm512_loadu_ps(p)
 #define v_store(p, a) _mm512_storeu_ps(p, a)
@@ -804,7 +813,7 @@ static LCX_UNUSED lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
 #define v_exp2i(p, t)                                                                            \
   _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p),                                   \
                                        _mm512_slli_epi32(_mm512_castps_si512(t), 23)))
-LCX_T LCX_INLINE float LCX_FN(hmax)(VF a)
+LCX_T LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 {
   __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a),
                            _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a), 1)));
@@ -812,8 +821,8 @@ LCX_T LCX_INLINE float LCX_FN(hmax)(VF a)
   b = _mm_max_ps(b, _mm_movehl_ps(b, b));
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
-#define VI __m512i
-typedef struct LCX_FN(acc) { VI high, low; } LCX_FN(acc); /* q = 128*high + low, bytes both */
+#define v_i32 __m512i
+typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + low, bytes both */
 #define vi_load(p) _mm512_loadu_si512((const void *)(p))
 #define vi_zero() _mm512_setzero_si512()
 #define v_int(a) _mm512_cvtepi32_ps(a)
@@ -836,8 +845,8 @@ typedef struct LCX_FN(acc) { VI high, low; } LCX_FN(acc); /* q = 128*high + low,
 #define LCX_HAVE_AVX2 1
 #define LCX_FN(name) lcx_##name##_avx2
 #define LCX_T LCX_TARGET("avx2,fma,f16c")
-#define VW 8
-#define VF __m256
+#define v_width 8
+#define v_f32 __m256
 #define v_set(x) _mm256_set1_ps(x)
 #define v_load(p) _mm256_loadu_ps(p)
 #define v_store(p, a) _mm256_storeu_ps(p, a)
@@ -857,14 +866,14 @@ typedef struct LCX_FN(acc) { VI high, low; } LCX_FN(acc); /* q = 128*high + low,
 #define v_exp2i(p, t)                                                                            \
   _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p),                                   \
                                        _mm256_slli_epi32(_mm256_castps_si256(t), 23)))
-LCX_T LCX_INLINE float LCX_FN(hmax)(VF a)
+LCX_T LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 {
   __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   b = _mm_max_ps(b, _mm_movehl_ps(b, b));
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
-#define VI __m256i
-typedef VI LCX_FN(acc);
+#define v_i32 __m256i
+typedef v_i32 LCX_FN(acc);
 #define vi_load(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define vi_zero() _mm256_setzero_si256()
 #define v_int(a) _mm256_cvtepi32_ps(a)
@@ -881,9 +890,9 @@ typedef VI LCX_FN(acc);
                                             _mm256_set1_epi32((w)[0]))),                         \
       _mm256_madd_epi16(_mm256_srai_epi16(v, 8), _mm256_set1_epi32((w)[1])))
 #define LCX_QUAD LCX_QUAD_EVEN_ODD
-LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, VF t)
+LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 {
-  VI a = _mm256_and_si256(_mm256_castps_si256(t), _mm256_set1_epi32(255));
+  v_i32 a = _mm256_and_si256(_mm256_castps_si256(t), _mm256_set1_epi32(255));
   a = _mm256_or_si256(a, _mm256_slli_epi32(_mm256_shuffle_epi32(a, 0xee), 16));
   _mm_storel_epi64((__m128i *)(void *)w, _mm256_castsi256_si128(a));
   _mm_storel_epi64((__m128i *)(void *)(w + 2), _mm256_extracti128_si256(a, 1));
@@ -897,12 +906,12 @@ LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, VF t)
 #define LCX_HAVE_SSE2 1
 #define LCX_FN(name) lcx_##name##_sse2
 #define LCX_T
-#define VW 4
-#define VF __m128
+#define v_width 4
+#define v_f32 __m128
 #define v_set(x) _mm_set1_ps(x)
 #define v_load(p) _mm_loadu_ps(p)
 #define v_store(p, a) _mm_storeu_ps(p, a)
-LCX_INLINE VF LCX_FN(load_f16)(const void *p)
+LCX_INLINE v_f32 LCX_FN(load_f16)(const void *p)
 {
   __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)p), _mm_setzero_si128());
   __m128i sign = _mm_slli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x8000)), 16);
@@ -920,9 +929,9 @@ LCX_INLINE VF LCX_FN(load_f16)(const void *p)
                                       _mm_loadl_epi64((const __m128i *)(const void *)(p))))
 #define v_add(a, b) _mm_add_ps(a, b)
 #define v_sub(a, b) _mm_sub_ps(a, b)
-LCX_INLINE VF LCX_FN(mul)(VF a, VF b)
+LCX_INLINE v_f32 LCX_FN(mul)(v_f32 a, v_f32 b)
 {
-  VF p = _mm_mul_ps(a, b);
+  v_f32 p = _mm_mul_ps(a, b);
 #if LCX_GNU
   __asm__("" : "+x"(p)); /* with -mfma a compiler would fuse it: class two must not */
 #endif
@@ -933,22 +942,22 @@ LCX_INLINE VF LCX_FN(mul)(VF a, VF b)
 #define v_fma(a, b, c) _mm_add_ps(LCX_FN(mul)(a, b), c)
 #define v_max(a, b) _mm_max_ps(a, b)
 #define v_min(a, b) _mm_min_ps(a, b)
-LCX_INLINE VF LCX_FN(pick)(VF a, VF b, VF x, VF y)
+LCX_INLINE v_f32 LCX_FN(pick)(v_f32 a, v_f32 b, v_f32 x, v_f32 y)
 {
-  VF is = _mm_cmplt_ps(a, b);
+  v_f32 is = _mm_cmplt_ps(a, b);
   return _mm_or_ps(_mm_and_ps(is, x), _mm_andnot_ps(is, y));
 }
 #define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
 #define v_lanes() _mm_setr_ps(0, 1, 2, 3)
 #define v_exp2i(p, t)                                                                            \
   _mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(p), _mm_slli_epi32(_mm_castps_si128(t), 23)))
-LCX_INLINE float LCX_FN(hmax)(VF a)
+LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 {
   a = _mm_max_ps(a, _mm_movehl_ps(a, a));
   return _mm_cvtss_f32(_mm_max_ss(a, _mm_shuffle_ps(a, a, 1)));
 }
-#define VI __m128i
-typedef VI LCX_FN(acc);
+#define v_i32 __m128i
+typedef v_i32 LCX_FN(acc);
 #define vi_load(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
 #define vi_zero() _mm_setzero_si128()
 #define v_int(a) _mm_cvtepi32_ps(a)
@@ -965,9 +974,9 @@ typedef VI LCX_FN(acc);
                                       _mm_set1_epi32((w)[0]))),                                  \
       _mm_madd_epi16(_mm_srai_epi16(v, 8), _mm_set1_epi32((w)[1])))
 #define LCX_QUAD LCX_QUAD_EVEN_ODD
-LCX_INLINE void LCX_FN(vw_store)(int32_t *w, VF t)
+LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 {
-  VI a = _mm_and_si128(_mm_castps_si128(t), _mm_set1_epi32(255));
+  v_i32 a = _mm_and_si128(_mm_castps_si128(t), _mm_set1_epi32(255));
   a = _mm_or_si128(a, _mm_slli_epi32(_mm_shuffle_epi32(a, 0xee), 16));
   _mm_storel_epi64((__m128i *)(void *)w, a);
 }
@@ -980,8 +989,8 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, VF t)
 #define LCX_HAVE_NEON 1
 #define LCX_FN(name) lcx_##name##_neon
 #define LCX_T
-#define VW 4
-#define VF float32x4_t
+#define v_width 4
+#define v_f32 float32x4_t
 #define v_set(x) vdupq_n_f32(x)
 #define v_load(p) vld1q_f32(p)
 #define v_store(p, a) vst1q_f32(p, a)
@@ -995,7 +1004,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, VF t)
 #define v_max(a, b) vbslq_f32(vcgtq_f32(a, b), a, b)
 #define v_min(a, b) vbslq_f32(vcltq_f32(a, b), a, b)
 #define v_pick(a, b, x, y) vbslq_f32(vcltq_f32(a, b), x, y)
-LCX_INLINE VF LCX_FN(lanes)(void)
+LCX_INLINE v_f32 LCX_FN(lanes)(void)
 {
   static const float lanes[4] = {0, 1, 2, 3};
   return vld1q_f32(lanes);
@@ -1004,19 +1013,19 @@ LCX_INLINE VF LCX_FN(lanes)(void)
 #define v_exp2i(p, t)                                                                            \
   vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p),                                      \
                                   vshlq_n_u32(vreinterpretq_u32_f32(t), 23)))
-LCX_INLINE float LCX_FN(hmax)(VF a) { return vmaxvq_f32(a); }
-#define VI int32x4_t
-typedef VI LCX_FN(acc);
+LCX_INLINE float LCX_FN(hmax)(v_f32 a) { return vmaxvq_f32(a); }
+#define v_i32 int32x4_t
+typedef v_i32 LCX_FN(acc);
 #define vi_load(p) vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)(p)))
 #define vi_zero() vdupq_n_s32(0)
 #define v_int(a) vcvtq_f32_s32(a)
 #define vq_zero(a) ((a) = vdupq_n_s32(0))
 /* sum of each 4 neighbours of a by the 4 of b */
-LCX_INLINE VI LCX_FN(dot)(VI a, int16x8_t low, int16x8_t high, const int32_t *w)
+LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32_t *w)
 {
   int16x4_t b = vreinterpret_s16_s32(vld1_s32(w));
-  VI p = vpaddq_s32(vmull_s16(vget_low_s16(low), b), vmull_s16(vget_high_s16(low), b));
-  VI q = vpaddq_s32(vmull_s16(vget_low_s16(high), b), vmull_s16(vget_high_s16(high), b));
+  v_i32 p = vpaddq_s32(vmull_s16(vget_low_s16(low), b), vmull_s16(vget_high_s16(low), b));
+  v_i32 q = vpaddq_s32(vmull_s16(vget_low_s16(high), b), vmull_s16(vget_high_s16(high), b));
   return vaddq_s32(a, vpaddq_s32(p, q));
 }
 #define vq_dot(a, k, q)                                                                          \
@@ -1038,20 +1047,20 @@ LCX_INLINE VI LCX_FN(dot)(VI a, int16x8_t low, int16x8_t high, const int32_t *w)
 #define LCX_HAVE_WASM 1
 #define LCX_FN(name) lcx_##name##_wasm
 #define LCX_T
-#define VW 4
-#define VF v128_t
+#define v_width 4
+#define v_f32 v128_t
 #define v_set(x) wasm_f32x4_splat(x)
 #define v_load(p) wasm_v128_load(p)
 #define v_store(p, a) wasm_v128_store(p, a)
-LCX_INLINE VF LCX_FN(load_f16)(const void *p)
+LCX_INLINE v_f32 LCX_FN(load_f16)(const void *p)
 {
-  VF h = wasm_u32x4_load16x4(p);
-  VF sign = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x8000)), 16);
-  VF m = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x7fff)), 13);
-  VF normal = wasm_i32x4_add(m, wasm_i32x4_splat(0x38000000));
-  VF tiny = wasm_f32x4_sub(wasm_i32x4_add(m, wasm_i32x4_splat(0x38800000)),
+  v_f32 h = wasm_u32x4_load16x4(p);
+  v_f32 sign = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x8000)), 16);
+  v_f32 m = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x7fff)), 13);
+  v_f32 normal = wasm_i32x4_add(m, wasm_i32x4_splat(0x38000000));
+  v_f32 tiny = wasm_f32x4_sub(wasm_i32x4_add(m, wasm_i32x4_splat(0x38800000)),
                            wasm_f32x4_splat(6.103515625e-5f));
-  VF is = wasm_i32x4_gt(m, wasm_i32x4_splat(0x7fffff));
+  v_f32 is = wasm_i32x4_gt(m, wasm_i32x4_splat(0x7fffff));
   return wasm_v128_or(sign, wasm_v128_bitselect(normal, tiny, is));
 }
 #define v_load_f16(p) LCX_FN(load_f16)(p)
@@ -1066,14 +1075,14 @@ LCX_INLINE VF LCX_FN(load_f16)(const void *p)
 #define v_pick(a, b, x, y) wasm_v128_bitselect(x, y, wasm_f32x4_lt(a, b))
 #define v_lanes() wasm_f32x4_make(0, 1, 2, 3)
 #define v_exp2i(p, t) wasm_i32x4_add(p, wasm_i32x4_shl(t, 23))
-LCX_INLINE float LCX_FN(hmax)(VF a)
+LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 {
   a = v_max(a, wasm_i32x4_shuffle(a, a, 2, 3, 0, 1));
   a = v_max(a, wasm_i32x4_shuffle(a, a, 1, 0, 3, 2));
   return wasm_f32x4_extract_lane(a, 0);
 }
-#define VI v128_t
-typedef VI LCX_FN(acc);
+#define v_i32 v128_t
+typedef v_i32 LCX_FN(acc);
 #define vi_load(p) wasm_v128_load(p)
 #define vi_zero() wasm_i32x4_splat(0)
 #define v_int(a) wasm_f32x4_convert_i32x4(a)
@@ -1090,9 +1099,9 @@ typedef VI LCX_FN(acc);
                                              wasm_i32x4_splat((w)[0]))),                         \
       wasm_i32x4_dot_i16x8(wasm_i16x8_shr(v, 8), wasm_i32x4_splat((w)[1])))
 #define LCX_QUAD LCX_QUAD_EVEN_ODD
-LCX_INLINE void LCX_FN(vw_store)(int32_t *w, VF t)
+LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 {
-  VI a = wasm_v128_and(t, wasm_i32x4_splat(255));
+  v_i32 a = wasm_v128_and(t, wasm_i32x4_splat(255));
   a = wasm_v128_or(a, wasm_i32x4_shl(wasm_i32x4_shuffle(a, a, 2, 3, 2, 3), 16));
   wasm_v128_store64_lane(w, a, 0);
 }
@@ -1134,8 +1143,8 @@ LCX_INLINE float LCX_FN(mul)(float a, float b)
 #define v_mul(a, b) LCX_FN(mul)(a, b)
 #define v_fma(a, b, c) (LCX_FN(mul)(a, b) + (c))
 #endif
-#define VW 1
-#define VF float
+#define v_width 1
+#define v_f32 float
 #define v_set(x) (x)
 #define v_load(p) (*(p))
 #define v_store(p, a) ((void)(*(p) = (a)))
@@ -1152,11 +1161,11 @@ LCX_T LCX_INLINE float LCX_FN(min)(float a, float b) { return a < b ? a : b; }
 #define v_lanes() 0.0f
 #define v_exp2i(p, t) lcx_float(lcx_bits(p) + (lcx_bits(t) << 23))
 LCX_T LCX_INLINE float LCX_FN(hmax)(float a) { return a; }
-#define VI int32_t
-typedef VI LCX_FN(acc);
-LCX_INLINE VI LCX_FN(vi_load)(const void *p)
+#define v_i32 int32_t
+typedef v_i32 LCX_FN(acc);
+LCX_INLINE v_i32 LCX_FN(vi_load)(const void *p)
 {
-  VI a;
+  v_i32 a;
   memcpy(&a, p, 4);
   return a;
 }
@@ -1164,7 +1173,7 @@ LCX_INLINE VI LCX_FN(vi_load)(const void *p)
 #define vi_zero() 0
 #define v_int(a) ((float)(a))
 #define vq_zero(a) ((a) = 0)
-LCX_INLINE VI LCX_FN(vq)(VI a, VI k, const int32_t *q)
+LCX_INLINE v_i32 LCX_FN(vq)(v_i32 a, v_i32 k, const int32_t *q)
 {
   uint8_t b[4];
   int16_t m[4];
@@ -1172,7 +1181,7 @@ LCX_INLINE VI LCX_FN(vq)(VI a, VI k, const int32_t *q)
   memcpy(m, q, 8);
   return a + b[0] * m[0] + b[1] * m[1] + b[2] * m[2] + b[3] * m[3];
 }
-LCX_INLINE VI LCX_FN(vw)(VI a, VI v, const int32_t *w)
+LCX_INLINE v_i32 LCX_FN(vw)(v_i32 a, v_i32 v, const int32_t *w)
 {
   int8_t b[4];
   int16_t m[4];
@@ -1205,10 +1214,13 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
 
 /* 2^x for x up to about 0; below -100 it is 0, which keeps every product clear of denormals.
    1.01 ulp, 2^0 = 1. */
-LCX_T LCX_INLINE VF LCX_FN(exp2)(VF x)
+LCX_T LCX_INLINE v_f32 LCX_FN(exp2)(v_f32 x)
 {
-  VF magic = v_set(12582912.0f), t = v_add(x, magic), f = v_sub(x, v_sub(t, magic));
-  VF p = v_set(0.000155946764f);
+  v_f32 magic = v_set(12582912.0f), t = v_add(x, magic), n, f, p = v_set(0.000155946764f);
+  LCX_KEEP(t);
+  n = v_sub(t, magic);
+  LCX_KEEP(n);
+  f = v_sub(x, n);
   p = v_fma(p, f, v_set(0.00134066434f));
   p = v_fma(p, f, v_set(0.00961769279f));
   p = v_fma(p, f, v_set(0.0555031039f));
@@ -1220,18 +1232,18 @@ LCX_T LCX_INLINE VF LCX_FN(exp2)(VF x)
 
 LCX_T LCX_INLINE float LCX_FN(exp2_one)(float x)
 {
-  float r[VW];
+  float r[v_width];
   v_store(r, LCX_FN(exp2)(v_set(x)));
   return r[0];
 }
 
 /* odd polynomial below 5/8, (1 - e)/(1 + e) with e = 2^(-2 log2(e) |x|) above */
-LCX_T LCX_INLINE VF LCX_FN(tanh)(VF x)
+LCX_T LCX_INLINE v_f32 LCX_FN(tanh)(v_f32 x)
 {
-  VF zero = v_set(0.0f), one = v_set(1.0f), a = v_max(x, v_sub(zero, x)), z = v_mul(x, x);
-  VF e = LCX_FN(exp2)(v_mul(a, v_set(-2.88539008f)));
-  VF big = v_div(v_sub(one, e), v_add(one, e));
-  VF p = v_set(-0.0057040425f);
+  v_f32 zero = v_set(0.0f), one = v_set(1.0f), a = v_max(x, v_sub(zero, x)), z = v_mul(x, x);
+  v_f32 e = LCX_FN(exp2)(v_mul(a, v_set(-2.88539008f)));
+  v_f32 big = v_div(v_sub(one, e), v_add(one, e));
+  v_f32 p = v_set(-0.0057040425f);
   p = v_fma(p, z, v_set(0.0206378624f));
   p = v_fma(p, z, v_set(-0.0537391566f));
   p = v_fma(p, z, v_set(0.133314312f));
@@ -1246,14 +1258,14 @@ LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position
 {
   float *c = turn, *s = turn + half + 16, *ns = s + half + 16, x[16];
   int i, j, quarter[16];
-  for (i = 0; i < half; i += VW) {
-    for (j = 0; j < VW; ++j) {
+  for (i = 0; i < half; i += v_width) {
+    for (j = 0; j < v_width; ++j) {
       uint64_t phase = i + j < half ? position * step[i + j] : 0;
       quarter[j] = (int)((phase + ((uint64_t)1 << 61)) >> 62);
       x[j] = (float)(int32_t)(uint32_t)(phase >> 30) * 2.3283064365386963e-10f; /* +-1/2 quarter */
     }
     {
-      VF a = v_load(x), z = v_mul(a, a), m = v_set(mscale), p, q;
+      v_f32 a = v_load(x), z = v_mul(a, a), m = v_set(mscale), p, q;
       p = v_fma(v_set(-0.00460165786f), z, v_set(0.079680033f));
       p = v_fma(p, z, v_set(-0.64596349f));
       p = v_fma(p, z, v_set(1.57079637f));
@@ -1264,7 +1276,7 @@ LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position
       v_store(s + i, v_mul(v_mul(p, a), m));
       v_store(c + i, v_mul(q, m));
     }
-    for (j = 0; j < VW; ++j) {
+    for (j = 0; j < v_width; ++j) {
       float sn = s[i + j], cs = c[i + j];
       int k = quarter[j];
       s[i + j] = k == 0 ? sn : k == 1 ? cs : k == 2 ? -sn : -cs;
@@ -1280,17 +1292,17 @@ LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position
 LCX_T static int LCX_FN(hold)(const float *x, int dims, int pairs, float factor, float limit,
                               float *y)
 {
-  VF f = v_set(factor), top = v_set(limit), low = v_set(-limit), bad = v_set(0.0f), zero = bad;
-  VF infinite = v_set(LCX_INFINITY), one = v_set(1.0f);
+  v_f32 f = v_set(factor), top = v_set(limit), low = v_set(-limit), bad = v_set(0.0f), zero = bad;
+  v_f32 infinite = v_set(LCX_INFINITY), one = v_set(1.0f);
   float in[16];
   int i, n;
-  for (i = 0; i < dims; i += VW) {
+  for (i = 0; i < dims; i += v_width) {
     const float *from = x + i;
-    VF a;
-    n = lcx_min(VW, dims - i);
-    if (n < VW || i < 2 * pairs) {
+    v_f32 a;
+    n = lcx_min(v_width, dims - i);
+    if (n < v_width || i < 2 * pairs) {
       int j;
-      for (j = 0; j < VW; ++j) in[j] = 0;
+      for (j = 0; j < v_width; ++j) in[j] = 0;
       for (j = 0; j < n; ++j) {
         int k = i + j;
         in[j] = x[k >= 2 * pairs ? k : k < pairs ? 2 * k : 2 * (k - pairs) + 1];
@@ -1310,22 +1322,22 @@ LCX_T static void LCX_FN(rotate)(const float *x, int dims, int half, const float
 {
   const float *c = turn, *s = turn + half + 16, *ns = s + half + 16;
   int i;
-  for (i = 0; i < half; i += VW)
+  for (i = 0; i < half; i += v_width)
     v_store(y + i, v_fma(v_load(x + i), v_load(c + i),
                          v_mul(v_load(x + half + i), v_load(ns + i))));
-  for (i = 0; i < half; i += VW)
+  for (i = 0; i < half; i += v_width)
     v_store(y + half + i, v_fma(v_load(x + half + i), v_load(c + i),
                                 v_mul(v_load(x + i), v_load(s + i))));
-  for (i = 2 * half; i < dims; i += VW) v_store(y + i, v_load(x + i));
+  for (i = 2 * half; i < dims; i += v_width) v_store(y + i, v_load(x + i));
 }
 
 /* the largest magnitude of x[n]; what stands behind it counts for nothing */
 LCX_T static float LCX_FN(most)(const float *x, int n)
 {
-  VF zero = v_set(0.0f), top = zero, end = v_set((float)n);
+  v_f32 zero = v_set(0.0f), top = zero, end = v_set((float)n);
   int i;
-  for (i = 0; i < n; i += VW) {
-    VF a = v_load(x + i);
+  for (i = 0; i < n; i += v_width) {
+    v_f32 a = v_load(x + i);
     a = v_pick(v_add(v_lanes(), v_set((float)i)), end, v_max(a, v_sub(zero, a)), zero);
     top = v_max(top, a);
   }
@@ -1337,7 +1349,7 @@ LCX_T LCX_INLINE void LCX_FN(round16)(const float *x, float factor, int16_t *q)
 {
   float t[16];
   int i;
-  for (i = 0; i < 16; i += VW)
+  for (i = 0; i < 16; i += v_width)
     v_store(t + i, v_fma(v_load(x + i), v_set(factor), v_set(12582912.0f)));
   for (i = 0; i < 16; ++i) q[i] = (int16_t)(int32_t)(lcx_bits(t[i]) - 0x4b400000u);
 }
@@ -1450,27 +1462,29 @@ LCX_T static void LCX_FN(quantise_q)(lcx_rows *w)
 LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_store *st,
                                       const lcx_span *sp, const float *q, int c, float *s)
 {
-  VF acc[6][8], x[8];
+  v_f32 acc[6][8], x[8];
   const unsigned char *k[4]; /* by groups of 16 columns */
   size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
   int d, i, j, dims = st->head_dim;
-  LCX_UNROLL for (j = 0; j < vecs * VW; j += 16) k[j / 16] = lcx_column(sp, c + j, lcx_elem(type));
+  LCX_UNROLL for (j = 0; j < vecs * v_width; j += 16)
+    k[j / 16] = lcx_column(sp, c + j, lcx_elem(type));
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_set(0.0f);
   }
   for (d = 0; d < dims; ++d, at += step) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
-      const unsigned char *p = k[j * VW / 16] + at + j * VW % 16 * lcx_elem(type);
-      if (LCX_FETCHES(type, rows) && j * VW * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
+      const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * lcx_elem(type);
+      if (LCX_FETCHES(type, rows) && j * v_width * lcx_elem(type) % 64 == 0)
+        LCX_FETCH(p + sp->ahead);
       x[j] = LCX_LOAD(type, p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
-      VF b = v_set(q[i * dims + d]);
+      v_f32 b = v_set(q[i * dims + d]);
       LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
     }
   }
   LCX_UNROLL for (i = 0; i < rows; ++i) {
-    LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(s + i * LCX_SPAN + c + j * VW, acc[i][j]);
+    LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(s + i * LCX_SPAN + c + j * v_width, acc[i][j]);
   }
 }
 
@@ -1479,19 +1493,19 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
                                          const lcx_span *sp, const lcx_rows *w, int r, int c)
 {
   LCX_FN(acc) acc[4][8];
-  VI x[8];
+  v_i32 x[8];
   const unsigned char *k[4];
   int d, i, j, quads = (st->head_dim + 3) / 4;
   const int32_t *q = w->qi + r * quads * 2;
   size_t at = 0, step = (size_t)(st->tile * 4);
-  LCX_UNROLL for (j = 0; j < vecs * VW; j += 16) k[j / 16] = lcx_column(sp, c + j, 4);
+  LCX_UNROLL for (j = 0; j < vecs * v_width; j += 16) k[j / 16] = lcx_column(sp, c + j, 4);
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) vq_zero(acc[i][j]);
   }
   for (d = 0; d < quads; ++d, at += step) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
-      const unsigned char *p = k[j * VW / 16] + at + j * VW % 16 * 4;
-      if (j * VW % 16 == 0) LCX_FETCH(p + sp->ahead);
+      const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * 4;
+      if (j * v_width % 16 == 0) LCX_FETCH(p + sp->ahead);
       x[j] = vi_load(p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1500,10 +1514,10 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
     }
   }
   LCX_UNROLL for (j = 0; j < vecs; ++j) {
-    int t = c + j * VW;
-    VF scale = v_load((const float *)(const void *)(lcx_column(sp, t, 4) + st->scale_k));
+    int t = c + j * v_width;
+    v_f32 scale = v_load((const float *)(const void *)(lcx_column(sp, t, 4) + st->scale_k));
     LCX_UNROLL for (i = 0; i < rows; ++i) {
-      VF f = v_int(vq_sum(acc[i][j], w->qi_shift[r + i]));
+      v_f32 f = v_int(vq_sum(acc[i][j], w->qi_shift[r + i]));
       v_store(w->s + (r + i) * LCX_SPAN + t,
               v_fma(f, v_mul(v_set(w->qi_scale[r + i]), scale), v_set(0.0f)));
     }
@@ -1516,14 +1530,15 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
                                       const lcx_span *sp, const lcx_rows *w, int r, int dim,
                                       int first, int last)
 {
-  VF acc[6][8], x[8];
+  v_f32 acc[6][8], x[8];
   float *o = w->o + r * w->stride + dim;
   const float *p = w->s + r * LCX_SPAN;
   size_t row = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type));
   int i, j, t;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
-    VF a = v_set(w->rescale[r + i]);
-    LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_mul(v_load(o + i * w->stride + j * VW), a);
+    v_f32 a = v_set(w->rescale[r + i]);
+    LCX_UNROLL for (j = 0; j < vecs; ++j)
+      acc[i][j] = v_mul(v_load(o + i * w->stride + j * v_width), a);
   }
   for (t = first; t < last;) {
     int g = t / 16, end = lcx_min(16 * g + 16, last);
@@ -1531,18 +1546,18 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     for (; t < end; ++t, v += row) {
       if (LCX_FETCHES(type, rows)) {
         LCX_UNROLL for (j = 0; j < vecs; ++j)
-          if ((dim + j * VW) * lcx_elem(type) % 64 == 0)
-            LCX_FETCH(v + j * VW * lcx_elem(type) + sp->ahead);
+          if ((dim + j * v_width) * lcx_elem(type) % 64 == 0)
+            LCX_FETCH(v + j * v_width * lcx_elem(type) + sp->ahead);
       }
-      LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = LCX_LOAD(type, v + j * VW * lcx_elem(type));
+      LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = LCX_LOAD(type, v + j * v_width * lcx_elem(type));
       LCX_UNROLL for (i = 0; i < rows; ++i) {
-        VF b = v_set(p[i * LCX_SPAN + t]);
+        v_f32 b = v_set(p[i * LCX_SPAN + t]);
         LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
       }
     }
   }
   LCX_UNROLL for (i = 0; i < rows; ++i) {
-    LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(o + i * w->stride + j * VW, acc[i][j]);
+    LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(o + i * w->stride + j * v_width, acc[i][j]);
   }
 }
 
@@ -1551,7 +1566,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
                                          const lcx_span *sp, const lcx_rows *w, int r, int dim,
                                          int first, int last)
 {
-  VI acc[4][8], x[8];
+  v_i32 acc[4][8], x[8];
   float *o = w->o + r * w->stride + dim;
   const int32_t *p = w->wi + r * (LCX_SPAN / 2);
   size_t row = (size_t)(lcx_panel_width(st, dim) * 4);
@@ -1564,8 +1579,8 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
     for (; t < end; t += 4, v += row) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
-        if ((dim + j * VW) * 4 % 64 == 0) LCX_FETCH(v + j * VW * 4 + sp->ahead);
-        x[j] = vi_load(v + j * VW * 4);
+        if ((dim + j * v_width) * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
+        x[j] = vi_load(v + j * v_width * 4);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
         const int32_t *m = p + i * (LCX_SPAN / 2) + t / 4 * (LCX_QUAD == LCX_QUAD_BYTES ? 1 : 2);
@@ -1574,9 +1589,9 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     }
   }
   LCX_UNROLL for (i = 0; i < rows; ++i) {
-    VF scale = v_set(w->wi_scale[r + i]), a = v_set(w->rescale[r + i]);
+    v_f32 scale = v_set(w->wi_scale[r + i]), a = v_set(w->rescale[r + i]);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
-      float *y = o + i * w->stride + j * VW;
+      float *y = o + i * w->stride + j * v_width;
       v_store(y, v_fma(v_int(acc[i][j]), scale, v_mul(v_load(y), a)));
     }
   }
@@ -1601,11 +1616,11 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
                                                const lcx_rows *w, const float *q, int r,         \
                                                int from, int to)                                 \
   {                                                                                              \
-    int c, i, one = w->careful || to - from <= VW;                                               \
-    for (c = from / (vk * VW) * (vk * VW); !one && c < to; c += vk * VW)                         \
+    int c, i, one = w->careful || to - from <= v_width;                                          \
+    for (c = from / (vk * v_width) * (vk * v_width); !one && c < to; c += vk * v_width)          \
       LCX_QK_TILE(type, rows, vk, q, r);                                                         \
     for (i = 0; one && i < rows; ++i)                                                            \
-      for (c = from / VW * VW; c < to; c += VW)                                                  \
+      for (c = from / v_width * v_width; c < to; c += v_width)                                   \
         LCX_FN(qk_##type)(st, sp, w, q + i * st->head_dim, r + i, c);                            \
   }                                                                                              \
   LCX_T static void LCX_FN(pv_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
@@ -1613,8 +1628,8 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   {                                                                                              \
     int d, i, step;                                                                              \
     for (d = 0; d < st->head_dim_v; d += step) {                                                 \
-      int left = lcx_panel_width(st, d) - d % LCX_PANEL, one = left <= VW;                       \
-      step = lcx_min(left, one ? VW : vv * VW);                                                  \
+      int left = lcx_panel_width(st, d) - d % LCX_PANEL, one = left <= v_width;                  \
+      step = lcx_min(left, one ? v_width : vv * v_width);                                        \
       if (!one) LCX_PV_TILE(type, rows, vv);                                                     \
       for (i = r; one && i < r + rows; ++i) LCX_FN(pv_##type)(st, sp, w, i, d, first, last);     \
     }                                                                                            \
@@ -1657,17 +1672,17 @@ LCX_T LCX_OUTLINE void LCX_FN(pv)(const lcx_store *st, const lcx_span *sp, const
 }
 #undef LCX_TILE
 
-/* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are replaced,
-   never computed with; `stand` is the query's distance to the span's first token. */
+/* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are
+   replaced, never computed with; `stand` is the query's distance to the span's first token. */
 LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float stand)
 {
   float *s = w->s + r * LCX_SPAN;
-  VF lo = v_set((float)w->lo[r]), hi = v_set((float)w->hi[r]), never = v_set(LCX_MASKED);
-  VF cap = v_set(w->cap), inverse = v_set(w->cap > 0 ? 1.0f / w->cap : 0.0f);
-  VF slope = v_set(w->slope ? w->slope[r] : 0.0f);
+  v_f32 lo = v_set((float)w->lo[r]), hi = v_set((float)w->hi[r]), never = v_set(LCX_MASKED);
+  v_f32 cap = v_set(w->cap), inverse = v_set(w->cap > 0 ? 1.0f / w->cap : 0.0f);
+  v_f32 slope = v_set(w->slope ? w->slope[r] : 0.0f);
   int j;
-  for (j = 0; j < LCX_SPAN; j += VW) {
-    VF x = v_load(s + j), token = v_add(v_lanes(), v_set((float)j));
+  for (j = 0; j < LCX_SPAN; j += v_width) {
+    v_f32 x = v_load(s + j), token = v_add(v_lanes(), v_set((float)j));
     if (w->cap > 0) x = v_fma(cap, LCX_FN(tanh)(v_mul(x, inverse)), v_set(0.0f));
     if (w->slope) x = v_fma(slope, v_sub(v_set(stand), token), x);
     v_store(s + j, v_pick(token, lo, never, v_pick(token, hi, x, never)));
@@ -1679,12 +1694,12 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float stand)
 LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, int r, float stand)
 {
   float *s = w->s + r * LCX_SPAN, *lane = w->lane + r * 16, m;
-  VF top, rescale;
+  v_f32 top, rescale;
   int j;
   if (w->cap > 0 || w->slope || w->lo[r] > 0 || w->hi[r] < LCX_SPAN) LCX_FN(adjust)(w, r, stand);
   top = v_load(s);
-  for (j = 0; j < 16; j += VW) {
-    VF a = v_max(v_load(s + j), v_load(s + j + 16));
+  for (j = 0; j < 16; j += v_width) {
+    v_f32 a = v_max(v_load(s + j), v_load(s + j + 16));
     top = v_max(top, v_max(a, v_max(v_load(s + j + 32), v_load(s + j + 48))));
   }
   m = LCX_FN(hmax)(top);
@@ -1693,11 +1708,11 @@ LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, int r, float stand)
   w->m[r] = m;
   top = v_set(m);
   rescale = v_set(w->rescale[r]);
-  for (j = 0; j < 16; j += VW) {
-    VF a = LCX_FN(exp2)(v_sub(v_load(s + j), top));
-    VF b = LCX_FN(exp2)(v_sub(v_load(s + j + 16), top));
-    VF c = LCX_FN(exp2)(v_sub(v_load(s + j + 32), top));
-    VF d = LCX_FN(exp2)(v_sub(v_load(s + j + 48), top));
+  for (j = 0; j < 16; j += v_width) {
+    v_f32 a = LCX_FN(exp2)(v_sub(v_load(s + j), top));
+    v_f32 b = LCX_FN(exp2)(v_sub(v_load(s + j + 16), top));
+    v_f32 c = LCX_FN(exp2)(v_sub(v_load(s + j + 32), top));
+    v_f32 d = LCX_FN(exp2)(v_sub(v_load(s + j + 48), top));
     v_store(s + j, a);
     v_store(s + j + 16, b);
     v_store(s + j + 32, c);
@@ -1711,12 +1726,12 @@ LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *s
                                           const lcx_rows *w, int r)
 {
   float *p = w->s + r * LCX_SPAN, most;
-  VF top = v_set(0.0f), zero = top, factor;
-  VF low = v_set((float)w->lo[r]), high = v_set((float)w->hi[r]);
+  v_f32 top = v_set(0.0f), zero = top, factor;
+  v_f32 low = v_set((float)w->lo[r]), high = v_set((float)w->hi[r]);
   int j;
-  for (j = 0; j < LCX_SPAN; j += VW) {
+  for (j = 0; j < LCX_SPAN; j += v_width) {
     const float *scale = (const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v);
-    VF a = v_mul(v_load(p + j), v_load(scale)), token = v_add(v_lanes(), v_set((float)j));
+    v_f32 a = v_mul(v_load(p + j), v_load(scale)), token = v_add(v_lanes(), v_set((float)j));
     a = v_pick(token, low, zero, v_pick(token, high, a, zero)); /* a stale scale is no number */
     top = v_max(top, a);
     v_store(p + j, a);
@@ -1724,7 +1739,7 @@ LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *s
   most = LCX_FN(hmax)(top);
   factor = v_set(most > 0 ? 255.0f / most : 0.0f);
   w->wi_scale[r] = most / 255.0f;
-  for (j = 0; j < LCX_SPAN; j += VW)
+  for (j = 0; j < LCX_SPAN; j += v_width)
     vw_store(w->wi + r * (LCX_SPAN / 2), j, v_fma(v_load(p + j), factor, v_set(12582912.0f)));
 }
 
@@ -1733,7 +1748,7 @@ LCX_T LCX_OUTLINE void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *s
                                      float *keys)
 {
   int c, d, size = lcx_elem(st->type_k);
-  for (c = part.first / VW * VW; c < part.last; c += VW) {
+  for (c = part.first / v_width * v_width; c < part.last; c += v_width) {
     const unsigned char *p = lcx_column(sp, c, size);
     for (d = 0; d < st->head_dim; ++d, p += st->tile * size)
       v_store(keys + d * LCX_SPAN + c, LCX_LOAD(st->type_k, p));
@@ -1750,7 +1765,7 @@ LCX_T LCX_OUTLINE void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *s
       const unsigned char *p = sp->tile[t / 16] + st->val;
       float *to = vals + d * LCX_SPAN + t * width;
       p += lcx_val_at(st, sp->at[t / 16] + t % 16, d);
-      for (i = 0; i < width; i += VW) /* what hangs over is the next token's to overwrite */
+      for (i = 0; i < width; i += v_width) /* what hangs over is the next token's to overwrite */
         v_store(to + i, LCX_LOAD(st->type_v, p + i * size));
     }
   }
@@ -1821,8 +1836,8 @@ LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store
 LCX_T static void LCX_FN(merge)(float *sum_m, float *sum_l, float *sum_o, float m, float l,
                                 const float *o, int dims)
 {
-  float top = m > *sum_m ? m : *sum_m, a, b, r[VW];
-  VF va, vb;
+  float top = m > *sum_m ? m : *sum_m, a, b, r[v_width];
+  v_f32 va, vb;
   int d;
   a = LCX_FN(exp2_one)(*sum_m - top);
   b = LCX_FN(exp2_one)(m - top);
@@ -1831,23 +1846,24 @@ LCX_T static void LCX_FN(merge)(float *sum_m, float *sum_l, float *sum_o, float 
   *sum_m = top;
   v_store(r, v_fma(v_set(l), vb, v_mul(v_set(*sum_l), va)));
   *sum_l = r[0];
-  for (d = 0; d < dims; d += VW) {
-    VF old = v_mul(v_load(sum_o + d), va);
+  for (d = 0; d < dims; d += v_width) {
+    v_f32 old = v_mul(v_load(sum_o + d), va);
     v_store(sum_o + d, o ? v_fma(v_load(o + d), vb, old) : old);
   }
 }
 
-/* out[dims] = o / l; 0 where nothing was seen. A NaN l makes it NaN, and any NaN is the same one. */
+/* out[dims] = o / l; 0 where nothing was seen, NaN where l is. Sums of values near the largest
+   float that overflowed come out as that. */
 LCX_T static void LCX_FN(finish)(const float *o, float l, int dims, float *out)
 {
-  VF nan = v_set(lcx_float(0x7fc00000u)), most = v_set(LCX_MAX), infinite = v_set(LCX_INFINITY);
-  VF inverse = l > 0 ? v_set(1.0f / l) : lcx_finite(l) ? v_set(0.0f) : nan;
+  v_f32 inverse = v_set(l > 0 ? 1.0f / l : 0.0f), most = v_set(LCX_MAX), least = v_set(-LCX_MAX);
+  v_f32 nan = v_set(lcx_float(0x7fc00000u));
   int d;
-  for (d = 0; d < dims; d += VW) {
-    VF x = v_fma(v_load(o + d), inverse, v_set(0.0f));
-    float r[VW];
-    v_store(r, v_pick(x, infinite, x, v_pick(most, x, x, nan)));
-    memcpy(out + d, r, sizeof(float) * (size_t)lcx_min(VW, dims - d));
+  for (d = 0; d < dims; d += v_width) {
+    v_f32 x = v_fma(v_load(o + d), inverse, v_set(0.0f));
+    float r[v_width];
+    v_store(r, lcx_finite(l) ? v_max(v_min(x, most), least) : nan);
+    memcpy(out + d, r, sizeof(float) * (size_t)lcx_min(v_width, dims - d));
   }
 }
 
@@ -1855,9 +1871,9 @@ static const lcx_kernels LCX_FN(kernels) = {
     LCX_FN(turn),       LCX_FN(hold),    LCX_FN(rotate), LCX_FN(append),
     LCX_FN(quantise_q), LCX_FN(segment), LCX_FN(merge),  LCX_FN(finish)};
 
-#undef VW
-#undef VF
-#undef VI
+#undef v_width
+#undef v_f32
+#undef v_i32
 #undef LCX_T
 #undef LCX_QUAD
 #undef vw_store
@@ -2156,13 +2172,13 @@ static const char *lcx_check_layer(const lcx_wish *w, const lcx_wish_layer *l)
   LCX_WANT(LCX_IN(l->rope, LONGCTX_ROPE_NONE, LONGCTX_ROPE_INTERLEAVED),
            "rope is no LONGCTX_ROPE_ value: give LONGCTX_ROPE_NONE, _HALF or _INTERLEAVED");
   LCX_WANT(LCX_IN(l->rope_dims, 0, w->head_dim) && l->rope_dims % 2 == 0,
-           "rope_dims is negative, odd or above head_dim: give the even number of dims that rotate");
+           "rope_dims is negative, odd or above head_dim: give an even number of dims");
   LCX_WANT(lcx_finite_double(l->rope_base) && LCX_IN(l->rope_base, 1, 1e18),
-           "rope_base is below 1, above 1e18 or not finite: give theta, usually 10000 (0 means it)");
+           "rope_base is below 1, above 1e18 or not finite: give theta, 0 means 10000");
   LCX_WANT(lcx_finite(l->rope_mscale) && l->rope_mscale > 0 && l->rope_mscale <= 16,
            "rope_mscale is not above 0 and at most 16: give the factor of cos and sin (0 means 1)");
   LCX_WANT(lcx_finite(l->scale) && LCX_IN(l->scale, -1e6f, 1e6f),
-           "scale is not finite or beyond +-1e6: give the factor of q.k (0 means 1/sqrt(head_dim))");
+           "scale is not finite or beyond +-1e6: give q.k's factor (0 means 1/sqrt(head_dim))");
   LCX_WANT(lcx_finite(l->softcap) && LCX_IN(l->softcap, 0, 1e6f),
            "softcap is negative, above 1e6 or not finite: give the cap of a score (0 means none)");
   LCX_WANT(l->softcap <= 0 || l->softcap >= 1e-3f,
@@ -2180,11 +2196,11 @@ static const char *lcx_check_wish(const lcx_wish *w)
   LCX_WANT(LCX_IN(w->n_kv_heads, 1, 65536),
            "n_kv_heads is below 1 or above 65536: give the key and value heads of a layer");
   LCX_WANT(w->n_heads % w->n_kv_heads == 0,
-           "n_kv_heads does not divide n_heads: each KV head serves n_heads/n_kv_heads query heads");
+           "n_kv_heads does not divide n_heads: each serves n_heads/n_kv_heads query heads");
   LCX_WANT(LCX_IN(w->head_dim, 1, LCX_DIMS),
            "head_dim is below 1 or above 576: give the floats of one head of q and k");
   LCX_WANT(LCX_IN(w->head_dim_v, 1, LCX_DIMS),
-           "head_dim_v is negative or above 576: give the floats of one head of v (0 means head_dim)");
+           "head_dim_v is negative or above 576: give the floats of a head of v (0: head_dim)");
   LCX_WANT(LCX_IN(w->sinks, 0, 1 << 30),
            "sinks is negative or above 2^30: give the first tokens to keep, 0 for none");
   LCX_WANT(LCX_IN(w->max_batch, 1, 1 << 20),
@@ -2319,7 +2335,7 @@ static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, in
   int64_t spare = max_threads > 1; /* a tile more, so that parts never share one with new rows */
   int64_t tiles16 = (rows + 15) / 16 + spare, tiles64 = (rows + 63) / 64 + spare;
   int tile = tiles64 * 64 * 8 <= rows * 9 ? 64 : 16;
-  int small = w->sinks < LCX_SPAN ? w->sinks : LCX_SPAN;
+  int few = w->sinks < LCX_SPAN ? w->sinks : LCX_SPAN;
   int gap = spare && w->head_dim_v % LCX_PANEL ? LCX_GUARD : 0; /* nor read past its end */
   int s;
   memset(y, 0, sizeof *y);
@@ -2335,7 +2351,7 @@ static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, in
   y->cap = (float)((double)l->softcap * LCX_LOG2E);
   lcx_store_make(&y->store[0], w->type_k, w->type_v, w->head_dim, w->head_dim_v, tile, gap);
   lcx_store_make(&y->store[1], LONGCTX_F32, LONGCTX_F32, w->head_dim, w->head_dim_v,
-                 small ? small : 1, gap);
+                 few ? few : 1, gap);
   y->store[0].tiles = (int32_t)(tile == 64 ? tiles64 : tiles16);
   y->store[1].tiles = (w->sinks + LCX_SPAN - 1) / LCX_SPAN;
   for (s = 0; s < 2; ++s) {
@@ -2438,7 +2454,7 @@ static const char *lcx_settle(const longctx_desc *d, lcx_wish *w, lcx_plan *p)
            "max_threads is negative or above 1024: give the most parts of one attend (0 means 1)");
   w->bytes = (int32_t)bytes;
   LCX_WANT(bytes <= 0x7fffffff && lcx_layout(&o, w, bytes, lcx_threads(d), NULL, p) == 0,
-           "window, sinks, n_layers or n_kv_heads make a block larger than memory can be: lower one");
+           "window, sinks, n_layers or n_kv_heads make a block larger than memory: lower one");
   return NULL;
 }
 
@@ -2569,7 +2585,10 @@ static void lcx_turn_to(const lcx_kernels *kernel, const longctx *lc, const lcx_
 }
 
 /* interleaved pairs that rotate */
-static int lcx_pairs(const lcx_layer *y) { return y->rope == LONGCTX_ROPE_INTERLEAVED ? y->half : 0; }
+static int lcx_pairs(const lcx_layer *y)
+{
+  return y->rope == LONGCTX_ROPE_INTERLEAVED ? y->half : 0;
+}
 
 /* The token at position t into the cache of KV head h; k [head_dim] un-rotated, v [head_dim_v]. */
 static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
@@ -2885,7 +2904,8 @@ static void lcx_pass_row(lcx_stream *s, const lcx_store *st, unsigned char *tile
   unsigned char *scale_k = tile + st->scale_k + 4 * token;
   unsigned char *scale_v = tile + st->scale_v + 4 * token;
   int d;
-  for (d = 0; d < st->head_dim; ++d) lcx_pass_number(s, st->type_k, tile + lcx_key_at(st, d, token));
+  for (d = 0; d < st->head_dim; ++d)
+    lcx_pass_number(s, st->type_k, tile + lcx_key_at(st, d, token));
   if (st->type_k == LONGCTX_Q8) lcx_pass_number(s, LONGCTX_F32, scale_k);
   for (d = 0; d < st->head_dim_v; ++d)
     lcx_pass_number(s, st->type_v, tile + st->val + lcx_val_at(st, token, d));
@@ -3565,6 +3585,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_BIG
 #undef LCX_DIMS
 #undef LCX_DIRECT
+#undef LCX_FETCH
 #undef LCX_FORMAT
 #undef LCX_GNU
 #undef LCX_GUARD
@@ -3576,19 +3597,24 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_HAVE_SSE2
 #undef LCX_HAVE_WASM
 #undef LCX_IN
+#undef LCX_INFINITY
 #undef LCX_INLINE
 #undef LCX_ISAS
+#undef LCX_KEEP
 #undef LCX_LOG2E
 #undef LCX_MAGIC
 #undef LCX_MASKED
+#undef LCX_MAX
 #undef LCX_NEON
 #undef LCX_NOTHING
-#undef LCX_ONE
 #undef LCX_OPENMP
 #undef LCX_OUTLINE
 #undef LCX_PANEL
 #undef LCX_POS_END
 #undef LCX_PROBE
+#undef LCX_QUAD_BYTES
+#undef LCX_QUAD_EVEN_ODD
+#undef LCX_QUAD_SHORTS
 #undef LCX_ROWS
 #undef LCX_SCALAR
 #undef LCX_SCALAR_FMA
@@ -3597,8 +3623,6 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_SSE2
 #undef LCX_TARGET
 #undef LCX_TEXT
-#undef LCX_TILE
-#undef LCX_TILES
 #undef LCX_UNROLL
 #undef LCX_UNUSED
 #undef LCX_VERSION
