@@ -117,15 +117,19 @@ static void test_bad_numbers(void)
   REFUSE(alibi_max_bias, INFINITY);
 }
 
-#define REFUSE_LAYER(field, value)                                           \
-  do {                                                                       \
-    longctx_desc d = plain();                                                \
-    longctx_layer layers[2];                                                 \
-    layers[0] = longctx_layer_make(&d);                                      \
-    layers[1] = longctx_layer_make(&d);                                      \
-    d.layers = layers;                                                       \
-    layers[1].field = value;                                                 \
-    refuse(&d, #field);                                                      \
+/* In the first layer or in the last one. */
+#define REFUSE_LAYER(field, value)                                                               \
+  do {                                                                                           \
+    longctx_layer layers[2];                                                                     \
+    int l;                                                                                       \
+    for (l = 0; l < 2; l++) {                                                                    \
+      longctx_desc d = plain();                                                                  \
+      layers[0] = longctx_layer_make(&d);                                                        \
+      layers[1] = longctx_layer_make(&d);                                                        \
+      layers[l].field = value;                                                                   \
+      d.layers = layers;                                                                         \
+      refuse(&d, #field);                                                                        \
+    }                                                                                            \
   } while (0)
 
 static void test_bad_layers(void)
@@ -150,7 +154,7 @@ static void test_bad_layers(void)
   REFUSE_LAYER(softcap, -1.0f);
   REFUSE_LAYER(softcap, NAN);
   REFUSE_LAYER(kv_from, -2);
-  REFUSE_LAYER(kv_from, 1);                            /* itself                                 */
+  REFUSE_LAYER(kv_from, 1);                            /* itself, or a layer above               */
   REFUSE_LAYER(kv_from, 2);                            /* no such layer                          */
   REFUSE_LAYER(kv_from, INT_MAX);
 }

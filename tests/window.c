@@ -218,11 +218,13 @@ static void test_edges(void)
 /* Four layers that differ in everything a layer may differ in, the last reads the second's rows. */
 static void make_layers(longctx_desc *d, longctx_layer *layer)
 {
+  static const double slow[4] = { 0.5, 0.2, 0.03, 0.001 }, fast[2] = { 2.5, 0.7 };
   int l;
   *d = longctx_desc_make(4, 4, 2, 8, 12);
   d->sinks = 3;
   d->max_batch = 6;
   for (l = 0; l < 4; l++) layer[l] = longctx_layer_make(d);
+  layer[0].rope_freqs = slow;
   layer[1].window = 5;
   layer[1].rope = LONGCTX_ROPE_INTERLEAVED;
   layer[1].rope_base = 500.0;
@@ -230,6 +232,8 @@ static void make_layers(longctx_desc *d, longctx_layer *layer)
   layer[2].block = 4;
   layer[2].positions = LONGCTX_POS_TEXT;
   layer[2].rope_dims = 4;
+  layer[2].rope_freqs = fast;
+  layer[2].rope_mscale = 1.25f;
   layer[2].softcap = 3.0f;
   layer[3].window = 4;
   layer[3].scale = 0.5f;
@@ -262,6 +266,7 @@ static longctx_desc desc_of_layer(const longctx_desc *all, int l)
   d.rope_dims = keys->rope_dims;
   d.rope_base = keys->rope_base;
   d.rope_mscale = keys->rope_mscale;
+  d.rope_freqs = keys->rope_freqs;
   return d;
 }
 
