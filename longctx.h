@@ -16,7 +16,7 @@
      d.sinks = 4;                                       // 4 + 1020: StreamingLLM's usual cache
      size_t bytes = longctx_size(&d);                   // 0: ask longctx_check(&d)
      longctx *lc = longctx_init(malloc(bytes), bytes, &d);
-     for (;;) {                                         // one token; its true position is counted
+     for (;;) {                                         // one token at a time
        for (int l = 0; l < n_layers; ++l)               // q, k, v un-rotated: the header rotates
          longctx_attend(lc, l, 1, q[l], k[l], v[l], out[l]);
        longctx_commit(lc, 1);                           // time moves one token
@@ -28,7 +28,7 @@
       2 DOOR       types and functions, each with its contract
      ------------------------------------------------------------------------------
       3 TOOLS      compiler layer, exact integers, conversions  implementation
-      4 TILES      how keys and values lie in memory
+      4 TILES      how keys and values lie in memory, and queries on their way
       5 WORDS      the vector words, one block per instruction set
       6 KERNELS    the arithmetic, written once in words
       7 PASSES     rooms 5 and 6 read once per instruction set; which one runs
@@ -36,7 +36,7 @@
       9 WINDOW     which row lives where, who sees whom, positions
      10 STATE      init, open, copy, save, restore
      11 ATTEND     attend, parts, commit
-     12 STRINGS    codes and names for people
+     12 ANSWERS    questions about a context, codes and names
      13 BACK DOOR  private names removed, changelog, licence
 
    A room calls only rooms before it. Public names: longctx_, LONGCTX_. Private: lcx_, LCX_. */
@@ -49,7 +49,7 @@
 /* == 1 MANUAL ==                                                                               */
 /* What the library promises and what it asks for; every function's contract stands in room 2.  */
 
-/* BUILD (define before including, the same in every file)
+/* BUILD (define before including; all but IMPLEMENTATION alike in every file)
 
      LONGCTX_IMPLEMENTATION   in exactly one file: the code
      LONGCTX_STATIC           a private copy in this file (with LONGCTX_IMPLEMENTATION)
@@ -59,14 +59,15 @@
                               file does not include itself (to paste it into another file)
      LONGCTX_NO_OPENMP        serial even when compiled with OpenMP
      LONGCTX_FILENAME         "this file's name", if it was renamed
-     LONGCTX_ALLOW_FAST_MATH  compile under -ffast-math all the same: right, not bit for bit
-     LONGCTX_ASSERT(x)        called on a broken invariant of ours; off by default
+     LONGCTX_ALLOW_FAST_MATH  compile under -ffast-math all the same: finite numbers come out
+                              right, not bit for bit; NaN and infinity are not noticed
+     LONGCTX_ASSERT(x)        checks our own invariants; off by default
 
    MEMORY
      All state of all layers lives in one block that you give: longctx_size() bytes at any address
      that malloc could return (64-byte alignment is fastest). No malloc, no globals, no pointers
      inside: memcpy + longctx_open moves it, longctx_copy forks it, a static array holds it. It is
-     never freed or resized by us. Stack use stays under 1 KB a function.
+     never freed or resized by us. Stack use stays under 3 KB a function in optimised builds.
 
    WINDOW, SINKS
      `window` counts the keys that a query sees including its own; sinks come on top. With block
@@ -79,8 +80,8 @@
      rotated twice, once for the window and once for the sinks. Under LONGCTX_POS_CACHE a query
      stands at its index in the cache (sinks + place in the visible window) for the sinks, which
      is StreamingLLM's rule exactly, because RoPE sees only differences. LONGCTX_POS_TEXT keeps
-     true distances. Angles are 64-bit fractions of a turn: position 2^40 is as exact as 1.
-     Positions end at 2^62.
+     true distances. Angles are 64-bit fractions of a turn, so distances inside the window are as
+     exact at position 2^40 as at 1. Positions end at 2^62.
 
    SCORE
      softcap(scale * q.k) + ALiBi; softmax over sinks and window, where a sink logit
@@ -94,9 +95,9 @@
      scalar) agree among themselves. -ffast-math is refused because it ends that.
 
    NUMBERS THAT ARE NOT
-     A NaN or infinity in q makes that row of that head NaN. A NaN or infinity in k or v is stored
-     as the largest number its type has, and the KV head forgets it with the window; keys and
-     scaled queries beyond 2^40 are taken as 2^40. A row that sees nothing is 0.
+     A NaN or infinity in q makes that row of that head NaN. Keys and scaled queries beyond 2^40
+     are taken as 2^40, a NaN in k likewise; a NaN or infinity in v is stored as the largest number
+     of its type. The KV head forgets them with the window. A row that sees nothing is 0.
 
    THREADS
      One context, one caller at a time, except longctx_attend_part with distinct parts. Contexts
@@ -113,7 +114,8 @@
      only commit moves time. commit(n) wants every layer (but kv_from ones) attended with at
      least n rows; rows beyond n are dropped drafts, commit(0) drops all. Layers in any order, a
      kv_from layer after its source. k = v = NULL reads without writing: row i sees what it would
-     see had it been written. Functions return 0 or a negative code and then changed nothing. */
+     see had it been written. Functions return 0, or a negative code after which nothing has
+     changed (but for longctx_load, whose memory is raw). */
 
 /* ============================================================================================ */
 /* == 2 DOOR ==                                                                                 */
@@ -156,7 +158,7 @@ enum { LONGCTX_POS_CACHE, LONGCTX_POS_TEXT };
   X(E_ORDER, -4, "call out of order: see ORDER OF CALLS in longctx.h")                           \
   X(E_FORMAT, -5, "not a longctx state of this machine, or a damaged one")                       \
   X(E_VERSION, -6, "state of another format version")                                            \
-  X(E_MISMATCH, -7, "sound state of another desc")                                               \
+  X(E_MISMATCH, -7, "a valid state, but of another desc")                                        \
   X(E_IO, -8, "reading or writing failed")                                                       \
   X(E_ISA, -9, "instruction set not available on this machine or in this build")
 #define LCX_X(name, value, text) LONGCTX_##name = value,
@@ -218,6 +220,7 @@ LONGCTX_API longctx_layer longctx_layer_make(const longctx_desc *);
 LONGCTX_API const char *longctx_check(const longctx_desc *);
 /* Bytes that longctx_init wants; 0 = bad desc. */
 LONGCTX_API size_t longctx_size(const longctx_desc *);
+/* The same, by kind; 0, E_ARG or E_DESC. */
 LONGCTX_API int longctx_measure(const longctx_desc *, longctx_sizes *);
 
 /* ---- life ---------------------------------------------------------------------------------- */
@@ -226,13 +229,13 @@ LONGCTX_API int longctx_measure(const longctx_desc *, longctx_sizes *);
    aligned as malloc aligns, or the desc is bad. */
 LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *);
 /* Adopts a block that was memcpy'd or read back whole. Every field is validated, an open batch is
-   dropped. NULL on failure with *error set; error may be NULL. */
+   dropped, the instruction set chosen anew. NULL on failure with *error set; error may be NULL. */
 LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error);
 /* Forgets every token and the start position; keeps sink logits. */
 LONGCTX_API void longctx_reset(longctx *);
 /* The committed state into another block of the same size; an open batch is not carried. */
 LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *);
-/* Where an empty context starts counting, 0 to 2^62; else E_ORDER. */
+/* Where a context starts counting, 0 to 2^62; E_ORDER unless it is empty. */
 LONGCTX_API int longctx_seek(longctx *, int64_t position);
 
 /* ---- forward ------------------------------------------------------------------------------- */
@@ -241,7 +244,8 @@ LONGCTX_API int longctx_seek(longctx *, int64_t position);
 LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
    out [n][n_heads][head_dim_v]; float32, contiguous, un-rotated. The n tokens follow the committed
-   ones. k = v = NULL: reads only, of at most the rows that the layer has in the open batch. */
+   ones. k = v = NULL: reads only, of at most the rows that the layer (or the one it reads from) has
+   in the open batch, else E_ORDER. */
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
 /* The caller's own threads: call it once for each part 0 <= part < n_parts, all arguments alike,
@@ -263,7 +267,8 @@ LONGCTX_API size_t longctx_state_size(const longctx *);
 #ifndef LONGCTX_NO_STDIO
 /* Writes the committed state at the file's position and leaves the file right behind it. */
 LONGCTX_API int longctx_save(const longctx *, FILE *);
-/* A context in raw memory; the file decides the layout, max_threads is 1. NULL on failure with
+/* A context in raw memory; the file decides the layout, max_threads is 1 (for more: longctx_init
+   and longctx_restore). NULL on failure with
    *error set (may be NULL); what was in `mem` is lost. */
 LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
 /* Into a live context of the same desc (max_threads may differ). Verifies the whole state before
@@ -297,9 +302,13 @@ LONGCTX_API const char *longctx_isa_name(int isa);
 /* == 3 TOOLS ==                                                                                */
 /* The compiler layer, exact integer arithmetic, conversions of numbers. Called by everyone.    */
 
-#if defined(__FAST_MATH__) && !defined(LONGCTX_ALLOW_FAST_MATH)
-#error "longctx.h: -ffast-math (or -Ofast) ends its promise of the same bits. Compile the file   \
+#if (defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(_M_FP_FAST)) &&          \
+    !defined(LONGCTX_ALLOW_FAST_MATH)
+#error "longctx.h: -ffast-math (or -Ofast) ends its promise of the same bits. Compile the file \
 with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go on regardless."
+#endif
+#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
+#error "longctx.h: float arithmetic is wider than float here (x87). Add -msse2 -mfpmath=sse."
 #endif
 
 #include <string.h> /* memcpy, memset, memcmp; nothing else of libc */
@@ -335,12 +344,12 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #else
 #define LCX_UNROLL
 #endif
-#if defined(__FAST_MATH__) && LCX_GNU && (defined(__x86_64__) || defined(__aarch64__))
-#ifdef __x86_64__
-#define LCX_KEEP(t) __asm__("" : "+v"(t)) /* or it cancels (x + magic) - magic */
-#else
+#if LCX_GNU && defined(__x86_64__)
+#define LCX_KEEP(t) __asm__("" : "+v"(t)) /* under loose math flags (x + magic) - magic cancels */
+#elif LCX_GNU && defined(__aarch64__)
 #define LCX_KEEP(t) __asm__("" : "+w"(t))
-#endif
+#elif LCX_GNU && defined(LONGCTX_ALLOW_FAST_MATH)
+#define LCX_KEEP(t) __asm__("" : "+m"(t))
 #else
 #define LCX_KEEP(t) ((void)0)
 #endif
@@ -367,7 +376,8 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #else
 #define LCX_BASE_FMA 0
 #endif
-#if !defined(LONGCTX_NO_SIMD) && (defined(__x86_64__) && LCX_GNU || defined(_M_X64))
+#if !defined(LONGCTX_NO_SIMD) &&                                                                 \
+    (defined(__x86_64__) && LCX_GNU || defined(_M_X64) && !defined(__clang__))
 #define LCX_X86 1
 #else
 #define LCX_X86 0
@@ -469,6 +479,7 @@ static LCX_UNUSED uint64_t lcx_exp2_minus(uint64_t f)
 {
   uint64_t x = lcx_mulhi(f, 0xb17217f7d1cf79abu), term = x, sum = 0 - x;
   unsigned n;
+  if (x == 0) return ~(uint64_t)0;
   for (n = 2; n < 26; ++n) {
     term = lcx_mulhi(term, x) / n;
     sum = n & 1 ? sum - term : sum + term;
@@ -501,8 +512,7 @@ static LCX_UNUSED uint64_t lcx_freq_step(double radians)
   low = m * 0x28be60db9391054au;
   if ((u >> 52 & 0x7ff) == 0 || shift > 127) step = 0;
   else if (shift >= 64) step = shift == 64 ? high : high >> (shift - 64);
-  else if (shift > 0) step = high << (64 - shift) | low >> shift;
-  else step = shift > -64 ? low << -shift : 0;
+  else step = high << (64 - shift) | low >> shift; /* radians <= 1e6: shift > 0 */
   return u >> 63 ? 0 - step : step;
 }
 
@@ -1241,7 +1251,7 @@ LCX_T LCX_INLINE float LCX_FN(exp2_one)(float x)
 LCX_T LCX_INLINE v_f32 LCX_FN(tanh)(v_f32 x)
 {
   v_f32 zero = v_set(0.0f), one = v_set(1.0f), a = v_max(x, v_sub(zero, x)), z = v_mul(x, x);
-  v_f32 e = LCX_FN(exp2)(v_mul(a, v_set(-2.88539008f)));
+  v_f32 e = LCX_FN(exp2)(v_fma(a, v_set(-2.88539008f), zero));
   v_f32 big = v_div(v_sub(one, e), v_add(one, e));
   v_f32 p = v_set(-0.0057040425f);
   p = v_fma(p, z, v_set(0.0206378624f));
@@ -1415,15 +1425,10 @@ LCX_T LCX_INLINE void LCX_FN(pack)(const int16_t *m, int32_t *out)
   }
   out[0] = (int32_t)high;
   out[1] = (int32_t)low;
-#elif LCX_QUAD == LCX_QUAD_EVEN_ODD
-  int16_t apart[4];
-  apart[0] = m[0];
-  apart[1] = m[2];
-  apart[2] = m[1];
-  apart[3] = m[3];
-  memcpy(out, apart, 8);
 #else
-  memcpy(out, m, 8);
+  int b = LCX_QUAD == LCX_QUAD_EVEN_ODD ? 2 : 1, c = 3 - b;
+  out[0] = (int32_t)((uint32_t)(uint16_t)m[0] | (uint32_t)(uint16_t)m[b] << 16);
+  out[1] = (int32_t)((uint32_t)(uint16_t)m[c] | (uint32_t)(uint16_t)m[3] << 16);
 #endif
 }
 
@@ -1683,7 +1688,7 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float stand)
   int j;
   for (j = 0; j < LCX_SPAN; j += v_width) {
     v_f32 x = v_load(s + j), token = v_add(v_lanes(), v_set((float)j));
-    if (w->cap > 0) x = v_fma(cap, LCX_FN(tanh)(v_mul(x, inverse)), v_set(0.0f));
+    if (w->cap > 0) x = v_fma(cap, LCX_FN(tanh)(v_fma(x, inverse, v_set(0.0f))), v_set(0.0f));
     if (w->slope) x = v_fma(slope, v_sub(v_set(stand), token), x);
     v_store(s + j, v_pick(token, lo, never, v_pick(token, hi, x, never)));
   }
@@ -1730,9 +1735,12 @@ LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *s
   v_f32 low = v_set((float)w->lo[r]), high = v_set((float)w->hi[r]);
   int j;
   for (j = 0; j < LCX_SPAN; j += v_width) {
-    const float *scale = (const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v);
-    v_f32 a = v_mul(v_load(p + j), v_load(scale)), token = v_add(v_lanes(), v_set((float)j));
-    a = v_pick(token, low, zero, v_pick(token, high, a, zero)); /* a stale scale is no number */
+    v_f32 a = zero, token = v_add(v_lanes(), v_set((float)j));
+    if (j + v_width > w->lo[r] && j < w->hi[r]) { /* another part may be writing elsewhere */
+      const float *scale = (const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v);
+      a = v_mul(v_load(p + j), v_load(scale));
+      a = v_pick(token, low, zero, v_pick(token, high, a, zero)); /* stale scales: no numbers */
+    }
     top = v_max(top, a);
     v_store(p + j, a);
   }
@@ -1792,8 +1800,8 @@ LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store
     w->m[r] = LCX_NOTHING;
     memset(w->lane + r * 16, 0, 16 * sizeof(float));
     memset(w->o + r * w->stride, 0, (size_t)w->stride * sizeof(float));
-    from = r == 0 ? lcx_max64(from, w->from[which][r]) : from; /* rows are in order of time */
   }
+  from = lcx_max64(from, w->from[which][0]); /* rows are in order of time */
   to = lcx_min64(to, w->to[which][w->n - 1]);
   x = from / LCX_SPAN * LCX_SPAN;
   slot = lcx_slot_of(store, x);
@@ -2074,8 +2082,8 @@ typedef struct lcx_layer {
 typedef struct lcx_live { int32_t rows, has_logits; } lcx_live; /* rows: in the open batch */
 
 typedef struct lcx_plan {
-  uint64_t layers, live, slopes, scratch, slots, list; /* offsets */
-  uint64_t work, slot;                           /* bytes for one part, floats of one slot */
+  uint64_t layers, live, slopes, scratch, partials, list; /* offsets */
+  uint64_t work, partial; /* bytes for one part; floats of one partial result */
   uint64_t window, total;
   int32_t segments; /* most that one row can see, sinks included */
   int32_t rows;     /* most rows in one pass */
@@ -2205,6 +2213,8 @@ static const char *lcx_check_wish(const lcx_wish *w)
            "sinks is negative or above 2^30: give the first tokens to keep, 0 for none");
   LCX_WANT(LCX_IN(w->max_batch, 1, 1 << 20),
            "max_batch is negative or above 2^20: give the most tokens in one attend (0 means 1)");
+  LCX_WANT((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads) <= 1 << 30,
+           "max_batch times n_heads/n_kv_heads is above 2^30: lower max_batch");
   LCX_WANT(LCX_IN(w->type_k, LONGCTX_F32, LONGCTX_Q8),
            "type_k is no type: give LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16 or LONGCTX_Q8");
   LCX_WANT(LCX_IN(w->type_v, LONGCTX_F32, LONGCTX_Q8),
@@ -2374,21 +2384,6 @@ static void lcx_layer_share(const lcx_layer *source, lcx_layer *y)
   memcpy(y->store, source->store, sizeof y->store);
 }
 
-/* bytes of one stored row of keys and values, as a state file has it */
-static uint64_t lcx_row_bytes(const lcx_store *s)
-{
-  return (uint64_t)(s->head_dim * lcx_elem(s->type_k) + 4 * (s->type_k == LONGCTX_Q8) +
-                    s->head_dim_v * lcx_elem(s->type_v) + 4 * (s->type_v == LONGCTX_Q8));
-}
-
-/* What a state file begins and ends with. */
-typedef struct lcx_head {
-  char magic[8];
-  uint32_t version, probe;
-  uint64_t bytes; /* of the whole state */
-  int64_t start, position;
-} lcx_head;
-
 /* Most segments that the rows of one batch can see. */
 static int64_t lcx_most_segments(const lcx_wish *w, const lcx_wish_layer *l)
 {
@@ -2432,9 +2427,9 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   p->rows = (int32_t)lcx_min64((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads), LCX_ROWS);
   p->work = lcx_carve(w, p->rows, NULL, NULL);
   lcx_take(&c, (uint64_t)max_threads, p->work, 64);
-  p->slot = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
-  p->slots = lcx_take(&c, max_threads > 1 ? kv_heads * (uint64_t)p->rows * p->slot : 0,
-                      (uint64_t)p->segments * sizeof(float), 64);
+  p->partial = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
+  p->partials = lcx_take(&c, max_threads > 1 ? kv_heads * (uint64_t)p->rows * p->partial : 0,
+                         (uint64_t)p->segments * sizeof(float), 64);
   p->list = lcx_take(&c, w->has_layers ? (uint64_t)w->n_layers : 0, sizeof(longctx_layer), 8);
   p->total = c.at;
   return c.over ? LONGCTX_E_DESC : 0;
@@ -2532,13 +2527,16 @@ static lcx_layer *lcx_layer_of(const longctx *lc, int i)
   return (lcx_layer *)(void *)lcx_at(lc, lc->plan.layers) + i;
 }
 
+/* query heads that share a KV head */
+static int lcx_group(const longctx *lc) { return lc->wish.n_heads / lc->wish.n_kv_heads; }
+
 /* first position that is no sink */
 static int64_t lcx_after_sinks(const longctx *lc) { return lc->start + lc->wish.sinks; }
 
-/* First position in the window of a query at t. */
-static int64_t lcx_first_seen(const longctx *lc, const lcx_layer *y, int64_t t)
+/* First position in the window of a query at t, where `after` is the first that is no sink. */
+static int64_t lcx_first_seen(const lcx_layer *y, int64_t after, int64_t t)
 {
-  return lcx_max64((t / y->block + 1) * y->block - y->window, lcx_after_sinks(lc));
+  return lcx_max64((t / y->block + 1) * y->block - y->window, after);
 }
 
 /* The segments that queries at first..last see, sinks first, oldest first. */
@@ -2547,7 +2545,7 @@ typedef struct lcx_reach { int64_t sinks, windows, from; } lcx_reach;
 static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t first, int64_t last)
 {
   lcx_reach r;
-  int64_t low = lcx_first_seen(lc, y, first);
+  int64_t low = lcx_first_seen(y, lcx_after_sinks(lc), first);
   r.sinks = (lcx_min64(last + 1 - lc->start, lc->wish.sinks) + LCX_SEGMENT - 1) / LCX_SEGMENT;
   r.from = low / LCX_SEGMENT;
   r.windows = last >= low ? last / LCX_SEGMENT - r.from + 1 : 0;
@@ -2610,14 +2608,14 @@ static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lc
 static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                         lcx_rows *w, int h, int r0, int n, const float *q)
 {
-  int r, hd = w->head_dim, group = lc->wish.n_heads / lc->wish.n_kv_heads;
+  int r, hd = w->head_dim, group = lcx_group(lc);
   const float *slopes = (const float *)(const void *)lcx_at(lc, lc->plan.slopes);
   w->n = n;
   w->cap = y->cap;
   for (r = 0; r < n; ++r) {
     int token = (r0 + r) / group, head = h * group + (r0 + r) % group, text;
     const float *x = q + ((size_t)token * (size_t)lc->wish.n_heads + (size_t)head) * (size_t)hd;
-    int64_t t = lc->position + token, low = lcx_first_seen(lc, y, t);
+    int64_t t = lc->position + token, low = lcx_first_seen(y, lcx_after_sinks(lc), t);
     int64_t sinks = lcx_min64(t + 1 - lc->start, lc->wish.sinks);
     int64_t index = sinks + lcx_max64(t + 1 - low, 0) - 1; /* in the cache */
     text = y->positions == LONGCTX_POS_TEXT;
@@ -2694,7 +2692,8 @@ static void lcx_derive(longctx *lc, int max_threads)
   lcx_origin o = {NULL, NULL};
   int i, j;
   o.wish = (const unsigned char *)w;
-  lcx_layout(&o, w, (uint64_t)w->bytes, max_threads, lcx_at(lc, 0), &lc->plan);
+  i = lcx_layout(&o, w, (uint64_t)w->bytes, max_threads, lcx_at(lc, 0), &lc->plan);
+  LONGCTX_ASSERT(i == 0); /* it was checked */
   lc->max_threads = max_threads;
   lc->isa = lcx_best_isa();
   for (i = 0; i < (w->has_layers ? w->n_layers : 1); ++i) {
@@ -2792,8 +2791,8 @@ static int lcx_sound_position(int64_t start, int64_t position)
   return start >= 0 && position >= start && position <= LCX_POS_END;
 }
 
-/* What could have been stored is finite. */
-static int lcx_sound_number(int type, const unsigned char *p)
+/* What could have been stored is finite, and a key no larger than a rotation makes of LCX_BIG. */
+static int lcx_sound_number(int type, float limit, const unsigned char *p)
 {
   uint16_t h;
   float x;
@@ -2804,7 +2803,7 @@ static int lcx_sound_number(int type, const unsigned char *p)
     if (type == LONGCTX_F16) return (h & 0x7c00) != 0x7c00;
     x = lcx_f32_from_bf16(h);
   }
-  return lcx_finite(x);
+  return lcx_finite(x) && LCX_IN(x, -limit, limit);
 }
 
 static int lcx_sound_logits(const float *logits, int n)
@@ -2816,6 +2815,21 @@ static int lcx_sound_logits(const float *logits, int n)
 }
 
 /* ---- a state on its way -------------------------------------------------------------------- */
+
+/* bytes of one stored row of keys and values, as a state file has it */
+static uint64_t lcx_row_bytes(const lcx_store *s)
+{
+  return (uint64_t)(s->head_dim * lcx_elem(s->type_k) + 4 * (s->type_k == LONGCTX_Q8) +
+                    s->head_dim_v * lcx_elem(s->type_v) + 4 * (s->type_v == LONGCTX_Q8));
+}
+
+/* What a state file begins with; its wish follows, then sink logits, rows and a hash. */
+typedef struct lcx_file_head {
+  char magic[8];
+  uint32_t version, probe;
+  uint64_t bytes; /* of the whole state */
+  int64_t start, position;
+} lcx_file_head;
 
 enum { LCX_INSPECT, LCX_WRITE, LCX_VERIFY, LCX_READ }; /* VERIFY reads and touches nothing */
 
@@ -2865,7 +2879,7 @@ static void lcx_refill(lcx_stream *s)
   s->hash = lcx_hash(s->hash, s->buf, s->have);
 }
 
-static void lcx_pass(lcx_stream *s, void *bytes, size_t n)
+static void lcx_stream_bytes(lcx_stream *s, void *bytes, size_t n)
 {
   unsigned char *p = (unsigned char *)bytes;
   while (n > 0 && !s->error && s->mode != LCX_INSPECT) {
@@ -2882,34 +2896,34 @@ static void lcx_pass(lcx_stream *s, void *bytes, size_t n)
   }
 }
 #else
-static void lcx_pass(lcx_stream *s, void *bytes, size_t n)
+static void lcx_stream_bytes(lcx_stream *s, void *bytes, size_t n)
 {
   (void)s, (void)bytes, (void)n;
 }
 #endif
 
 /* One stored number out of, into or past the cache. */
-static void lcx_pass_number(lcx_stream *s, int type, unsigned char *p)
+static void lcx_stream_number(lcx_stream *s, int type, float limit, unsigned char *p)
 {
   unsigned char e[4] = {0, 0, 0, 0};
   size_t n = (size_t)lcx_elem(type);
   if (s->mode == LCX_INSPECT || s->mode == LCX_WRITE) memcpy(e, p, n);
-  lcx_pass(s, e, n);
-  if (!s->error && !lcx_sound_number(type, e)) s->error = LONGCTX_E_FORMAT;
+  lcx_stream_bytes(s, e, n);
+  if (!s->error && !lcx_sound_number(type, limit, e)) s->error = LONGCTX_E_FORMAT;
   if (s->mode == LCX_READ && !s->error) memcpy(p, e, n);
 }
 
-static void lcx_pass_row(lcx_stream *s, const lcx_store *st, unsigned char *tile, int token)
+static void lcx_stream_row(lcx_stream *s, const lcx_store *st, unsigned char *tile, int token)
 {
   unsigned char *scale_k = tile + st->scale_k + 4 * token;
   unsigned char *scale_v = tile + st->scale_v + 4 * token;
   int d;
   for (d = 0; d < st->head_dim; ++d)
-    lcx_pass_number(s, st->type_k, tile + lcx_key_at(st, d, token));
-  if (st->type_k == LONGCTX_Q8) lcx_pass_number(s, LONGCTX_F32, scale_k);
+    lcx_stream_number(s, st->type_k, 64 * LCX_BIG, tile + lcx_key_at(st, d, token));
+  if (st->type_k == LONGCTX_Q8) lcx_stream_number(s, LONGCTX_F32, LCX_BIG, scale_k);
   for (d = 0; d < st->head_dim_v; ++d)
-    lcx_pass_number(s, st->type_v, tile + st->val + lcx_val_at(st, token, d));
-  if (st->type_v == LONGCTX_Q8) lcx_pass_number(s, LONGCTX_F32, scale_v);
+    lcx_stream_number(s, st->type_v, LCX_MAX, tile + st->val + lcx_val_at(st, token, d));
+  if (st->type_v == LONGCTX_Q8) lcx_stream_number(s, LONGCTX_F32, LCX_MAX, scale_v);
 }
 
 /* Rows that the next token can see, oldest first: coordinates from..to among the sinks (which = 1)
@@ -2918,25 +2932,23 @@ static void lcx_kept(const longctx *lc, const lcx_layer *y, int which, int64_t s
                      int64_t position, int64_t *from, int64_t *to)
 {
   int64_t sinks = lcx_min64(position - start, lc->wish.sinks);
-  *from = which ? 0
-                : lcx_max64((position / y->block + 1) * y->block - y->window,
-                            start + lc->wish.sinks);
+  *from = which ? 0 : lcx_first_seen(y, start + lc->wish.sinks, position);
   *to = which ? sinks : lcx_max64(position, *from);
 }
 
 /* All that a state holds behind its head and wish, as of start and position. */
-static void lcx_pass_all(const longctx *lc, lcx_stream *s, int64_t start, int64_t position)
+static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int64_t position)
 {
   int i, h, which;
   for (i = 0; i < lc->wish.n_layers && !s->error; ++i) {
     int32_t has = lcx_live_of(lc, i)->has_logits;
     int n;
-    lcx_pass(s, &has, sizeof has);
+    lcx_stream_bytes(s, &has, sizeof has);
     if (has != 0 && has != 1) s->error = LONGCTX_E_FORMAT;
     if (s->mode == LCX_READ && !s->error) lcx_live_of(lc, i)->has_logits = has;
     for (n = 0; n < lc->wish.n_heads && !s->error; ++n) {
       float logit = has ? lcx_logits_of(lc, i)[n] : 0;
-      lcx_pass(s, &logit, sizeof logit);
+      lcx_stream_bytes(s, &logit, sizeof logit);
       if (!s->error && !lcx_sound_logits(&logit, 1)) s->error = LONGCTX_E_FORMAT;
       if (s->mode == LCX_READ && !s->error) lcx_logits_of(lc, i)[n] = logit;
     }
@@ -2949,14 +2961,14 @@ static void lcx_pass_all(const longctx *lc, lcx_stream *s, int64_t start, int64_
         unsigned char *ring = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
         int64_t x, to;
         for (lcx_kept(lc, y, which, start, position, &x, &to); x < to && !s->error; ++x)
-          lcx_pass_row(s, st, ring + lcx_tile_at(st, x), (int)(x % st->tile));
+          lcx_stream_row(s, st, ring + lcx_tile_at(st, x), (int)(x % st->tile));
       }
   }
 }
 
 static uint64_t lcx_state_bytes(const longctx *lc, int64_t start, int64_t position)
 {
-  uint64_t n = sizeof(lcx_head) + (uint64_t)lc->wish.bytes + sizeof(uint64_t);
+  uint64_t n = sizeof(lcx_file_head) + (uint64_t)lc->wish.bytes + sizeof(uint64_t);
   int i, which;
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
@@ -2999,7 +3011,7 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
   lcx_derive(lc, lc->max_threads); /* never trusted, always the same for the same wish */
   memset(&s, 0, sizeof s);
   s.mode = LCX_INSPECT;
-  lcx_pass_all(lc, &s, lc->start, lc->position);
+  lcx_stream_all(lc, &s, lc->start, lc->position);
   if (s.error) return lcx_give(lc, s.error, error);
   lcx_drop_batch(lc);
   memset(lcx_at(lc, lc->plan.scratch), 0, (size_t)(lc->plan.total - lc->plan.scratch));
@@ -3042,7 +3054,7 @@ LONGCTX_API size_t longctx_state_size(const longctx *lc)
 }
 
 #ifndef LONGCTX_NO_STDIO
-static void lcx_stream_open(lcx_stream *s, FILE *file, int mode, const lcx_head *head)
+static void lcx_stream_begin(lcx_stream *s, FILE *file, int mode, const lcx_file_head *head)
 {
   memset(s, 0, sizeof *s);
   s->mode = mode;
@@ -3054,7 +3066,7 @@ static void lcx_stream_open(lcx_stream *s, FILE *file, int mode, const lcx_head 
 LONGCTX_API int longctx_save(const longctx *lc, FILE *file)
 {
   lcx_stream s;
-  lcx_head head;
+  lcx_file_head head;
   if (!lc || !file) return LONGCTX_E_ARG;
   memset(&head, 0, sizeof head);
   memcpy(head.magic, LCX_MAGIC, sizeof head.magic);
@@ -3063,16 +3075,16 @@ LONGCTX_API int longctx_save(const longctx *lc, FILE *file)
   head.bytes = lcx_state_bytes(lc, lc->start, lc->position);
   head.start = lc->start;
   head.position = lc->position;
-  lcx_stream_open(&s, file, LCX_WRITE, &head);
+  lcx_stream_begin(&s, file, LCX_WRITE, &head);
   if (fwrite(&head, sizeof head, 1, file) != 1) return LONGCTX_E_IO;
-  lcx_pass(&s, lcx_at(lc, offsetof(struct longctx, wish)), (size_t)lc->wish.bytes);
-  lcx_pass_all(lc, &s, lc->start, lc->position);
+  lcx_stream_bytes(&s, lcx_at(lc, offsetof(struct longctx, wish)), (size_t)lc->wish.bytes);
+  lcx_stream_all(lc, &s, lc->start, lc->position);
   lcx_flush(&s);
   if (!s.error && fwrite(&s.hash, sizeof s.hash, 1, file) != 1) s.error = LONGCTX_E_IO;
   return s.error;
 }
 
-static int lcx_read_head(FILE *file, lcx_head *head)
+static int lcx_read_head(FILE *file, lcx_file_head *head)
 {
   if (fread(head, sizeof *head, 1, file) != 1) return lcx_short(file);
   if (memcmp(head->magic, LCX_MAGIC, sizeof head->magic) || head->probe != LCX_PROBE)
@@ -3101,20 +3113,20 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
 {
   longctx *lc = (longctx *)mem;
   lcx_stream s;
-  lcx_head head;
+  lcx_file_head head;
   lcx_plan p;
   int code;
   if (!mem || !file || !lcx_aligned(mem)) return lcx_give(lc, LONGCTX_E_ARG, error);
   if (bytes < sizeof *lc) return lcx_give(lc, LONGCTX_E_SPACE, error);
   code = lcx_read_head(file, &head);
   if (code) return lcx_give(lc, code, error);
-  lcx_stream_open(&s, file, LCX_READ, &head);
+  lcx_stream_begin(&s, file, LCX_READ, &head);
   memset(mem, 0, sizeof *lc);
-  lcx_pass(&s, &lc->wish, sizeof lc->wish);
+  lcx_stream_bytes(&s, &lc->wish, sizeof lc->wish);
   if (!s.error && lc->wish.bytes < (int32_t)sizeof lc->wish) s.error = LONGCTX_E_FORMAT;
   if (!s.error && (uint64_t)lc->wish.bytes > bytes - offsetof(struct longctx, wish))
     s.error = LONGCTX_E_SPACE;
-  if (!s.error) lcx_pass(&s, lc + 1, (size_t)lc->wish.bytes - sizeof lc->wish);
+  if (!s.error) lcx_stream_bytes(&s, lc + 1, (size_t)lc->wish.bytes - sizeof lc->wish);
   if (!s.error) s.error = lcx_sound_wish(lc, bytes, 1, &p);
   if (s.error == LONGCTX_E_SPACE) { /* too little memory, or a damaged number that asks for more? */
     s.error = 0;
@@ -3123,34 +3135,35 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
   if (s.error) return lcx_give(lc, s.error, error);
   memset((unsigned char *)mem + offsetof(struct longctx, wish) + (size_t)lc->wish.bytes, 0,
          (size_t)p.total - offsetof(struct longctx, wish) - (size_t)lc->wish.bytes);
-  lcx_label(lc);
   lc->start = head.start;
   lc->position = head.position;
   lcx_derive(lc, 1);
   if (head.bytes != lcx_state_bytes(lc, lc->start, lc->position))
     return lcx_give(lc, LONGCTX_E_FORMAT, error);
-  lcx_pass_all(lc, &s, lc->start, lc->position);
-  return lcx_give(lc, lcx_read_hash(&s), error);
+  lcx_stream_all(lc, &s, lc->start, lc->position);
+  code = lcx_read_hash(&s);
+  if (!code) lcx_label(lc);
+  return lcx_give(lc, code, error);
 }
 
 /* A state of this context's desc, verified or read; the file stands at its start. */
 static int lcx_read_into(longctx *lc, FILE *file, int mode)
 {
   lcx_stream s;
-  lcx_head head;
+  lcx_file_head head;
   const unsigned char *own = lcx_at(lc, offsetof(struct longctx, wish));
   int code = lcx_read_head(file, &head), other = 0;
   int32_t i;
   if (code) return code;
-  lcx_stream_open(&s, file, mode, &head);
+  lcx_stream_begin(&s, file, mode, &head);
   for (i = 0; i < lc->wish.bytes && !other; i += 8) {
     unsigned char e[8];
-    lcx_pass(&s, e, sizeof e);
+    lcx_stream_bytes(&s, e, sizeof e);
     other = s.error || memcmp(e, own + i, sizeof e);
   }
   if (!other && head.bytes != lcx_state_bytes(lc, head.start, head.position))
     return LONGCTX_E_FORMAT;
-  if (!other) lcx_pass_all(lc, &s, head.start, head.position);
+  if (!other) lcx_stream_all(lc, &s, head.start, head.position);
   if (s.error) return s.error;
   code = lcx_read_hash(&s);
   if (code) return code;
@@ -3195,7 +3208,7 @@ typedef struct lcx_call {
   const lcx_kernels *kernel;
   longctx *lc;
   const lcx_layer *y;
-  int layer, n;
+  int layer, n, writes;
   const float *q, *k, *v;
   float *out;
 } lcx_call;
@@ -3205,20 +3218,27 @@ LONGCTX_API int longctx_room(const longctx *lc)
   return lc ? (int)lcx_min64(lc->wish.max_batch, LCX_POS_END - lc->position) : 0;
 }
 
-/* 0, or why this attend is refused; c becomes the call. */
-static int lcx_call_make(lcx_call *c, longctx *lc, int layer, int n, const float *q,
-                         const float *k, const float *v, float *out)
+static void lcx_call_make(lcx_call *c, longctx *lc, int layer, int n, float *out)
 {
-  if (!lc || layer < 0 || layer >= lc->wish.n_layers || n < 0) return LONGCTX_E_ARG;
+  memset(c, 0, sizeof *c);
   c->kernel = lcx_kernels_of(lc->isa);
   c->lc = lc;
   c->y = lcx_layer_of(lc, layer);
   c->layer = layer;
   c->n = n;
+  c->out = out;
+}
+
+/* 0, or why this attend is refused; c becomes the call. */
+static int lcx_call_check(lcx_call *c, longctx *lc, int layer, int n, const float *q,
+                          const float *k, const float *v, float *out)
+{
+  if (!lc || layer < 0 || layer >= lc->wish.n_layers || n < 0) return LONGCTX_E_ARG;
+  lcx_call_make(c, lc, layer, n, out);
   c->q = q;
   c->k = k;
   c->v = v;
-  c->out = out;
+  c->writes = k != NULL;
   if (n == 0) return LONGCTX_OK;
   if (!q || !out || !k != !v || n > longctx_room(lc)) return LONGCTX_E_ARG;
   if (k && c->y->reads) return LONGCTX_E_ARG;
@@ -3226,15 +3246,13 @@ static int lcx_call_make(lcx_call *c, longctx *lc, int layer, int n, const float
   return LONGCTX_OK;
 }
 
-static int lcx_group(const longctx *lc) { return lc->wish.n_heads / lc->wish.n_kv_heads; }
-
 static lcx_reach lcx_call_reach(const lcx_call *c)
 {
   return lcx_reach_of(c->lc, c->y, c->lc->position, c->lc->position + c->n - 1);
 }
 
 /* Many rows, or KV heads that divide evenly: a part takes whole heads. Few rows: heads are split
-   into segments, whose results wait in slots for join. */
+   into segments, whose partial results wait for join. */
 static int lcx_splits(const lcx_call *c, int parts)
 {
   int heads = c->lc->wish.n_kv_heads;
@@ -3253,11 +3271,11 @@ static int lcx_useful(const lcx_call *c, int n_parts)
   return (int)lcx_min64(parts, units);
 }
 
-static float *lcx_slot(const longctx *lc, int64_t h, int64_t segment, int row)
+static float *lcx_partial(const longctx *lc, int64_t h, int64_t segment, int row)
 {
   uint64_t i = ((uint64_t)h * (uint64_t)lc->plan.segments + (uint64_t)segment) *
                    (uint64_t)lc->plan.rows + (uint64_t)row;
-  return (float *)(void *)lcx_at(lc, lc->plan.slots) + i * lc->plan.slot;
+  return (float *)(void *)lcx_at(lc, lc->plan.partials) + i * lc->plan.partial;
 }
 
 /* The batch's rows of KV head h at positions from..to into the cache. */
@@ -3265,7 +3283,7 @@ static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64
 {
   const lcx_wish *wish = &c->lc->wish;
   int64_t first = c->lc->position, t;
-  if (!c->k) return;
+  if (!c->writes) return;
   for (t = lcx_max64(from, first); t < lcx_min64(to, first + c->n); ++t) {
     size_t row = (size_t)(t - first) * (size_t)wish->n_kv_heads + (size_t)h;
     lcx_write_row(c->kernel, c->lc, c->y, w, h, t, c->k + row * (size_t)wish->head_dim,
@@ -3326,7 +3344,8 @@ static void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
   }
 }
 
-/* Segment i of KV head h into its slots; it alone writes the new rows that lie in the segment. */
+/* Segment i of KV head h, its results kept for join; it alone writes the new rows that lie in the
+   segment. */
 static void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_reach *reach,
                             int64_t i)
 {
@@ -3338,10 +3357,10 @@ static void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_rea
   lcx_prepare(c->kernel, c->lc, c->y, w, h, 0, c->n * lcx_group(c->lc), c->q);
   lcx_see(c, w, h, s);
   for (r = 0; r < w->n; ++r) {
-    float *slot = lcx_slot(c->lc, h, i, r);
-    slot[0] = w->m[r];
-    slot[1] = w->l[r];
-    memcpy(slot + 2, w->o + r * w->stride, (size_t)w->head_dim_v * sizeof(float));
+    float *to = lcx_partial(c->lc, h, i, r);
+    to[0] = w->m[r];
+    to[1] = w->l[r];
+    memcpy(to + 2, w->o + r * w->stride, (size_t)w->head_dim_v * sizeof(float));
   }
 }
 
@@ -3363,12 +3382,12 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   }
   ticket->layer = c->layer;
   ticket->n = c->n;
-  ticket->wrote = c->k != NULL;
+  ticket->wrote = c->writes;
   ticket->parts = parts;
 }
 
-/* Slots merged in the one order, whoever filled them. */
-static void lcx_merge_slots(const lcx_call *c)
+/* Partial results merged in the one order, whoever computed them. */
+static void lcx_merge_partials(const lcx_call *c)
 {
   lcx_reach reach = lcx_call_reach(c);
   int rows = c->n * lcx_group(c->lc), dims = c->lc->wish.head_dim_v, h, r;
@@ -3380,8 +3399,8 @@ static void lcx_merge_slots(const lcx_call *c)
       int64_t i;
       memset(w.sum_o, 0, (size_t)w.stride * sizeof(float));
       for (i = 0; i < reach.sinks + reach.windows; ++i) {
-        const float *slot = lcx_slot(c->lc, h, i, r);
-        c->kernel->merge(&m, &l, w.sum_o, slot[0], slot[1], slot + 2, dims);
+        const float *part = lcx_partial(c->lc, h, i, r);
+        c->kernel->merge(&m, &l, w.sum_o, part[0], part[1], part + 2, dims);
       }
       lcx_close(c, h, r, m, l, w.sum_o);
     }
@@ -3389,8 +3408,8 @@ static void lcx_merge_slots(const lcx_call *c)
 
 static void lcx_finish_call(const lcx_call *c, int parts)
 {
-  if (lcx_splits(c, parts)) lcx_merge_slots(c);
-  if (c->k) lcx_live_of(c->lc, c->layer)->rows = c->n;
+  if (lcx_splits(c, parts)) lcx_merge_partials(c);
+  if (c->writes) lcx_live_of(c->lc, c->layer)->rows = c->n;
   lcx_drop_tickets(c->lc);
 }
 
@@ -3398,7 +3417,7 @@ LONGCTX_API int longctx_attend_part(longctx *lc, int layer, int n, const float *
                                     const float *v, float *out, int part, int n_parts)
 {
   lcx_call c;
-  int code = lcx_call_make(&c, lc, layer, n, q, k, v, out), parts;
+  int code = lcx_call_check(&c, lc, layer, n, q, k, v, out), parts;
   if (code) return code;
   if (n_parts < 1 || part < 0 || part >= n_parts) return LONGCTX_E_ARG;
   if (n == 0) return LONGCTX_OK;
@@ -3409,7 +3428,6 @@ LONGCTX_API int longctx_attend_part(longctx *lc, int layer, int n, const float *
 
 LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
 {
-  static const float none = 0; /* q is not read any more, k only asked whether it was there */
   lcx_call c;
   const lcx_ticket *first;
   int p, parts;
@@ -3424,8 +3442,8 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
     if (t->parts != parts || t->layer != layer || t->n != n || t->wrote != first->wrote)
       return LONGCTX_E_ORDER;
   }
-  lcx_call_make(&c, lc, layer, n, &none, NULL, NULL, out);
-  if (first->wrote) c.k = c.v = &none;
+  lcx_call_make(&c, lc, layer, n, out);
+  c.writes = first->wrote;
   lcx_finish_call(&c, parts);
   return LONGCTX_OK;
 }
@@ -3434,7 +3452,7 @@ LONGCTX_API int longctx_attend(longctx *lc, int layer, int n, const float *q, co
                                const float *v, float *out)
 {
   lcx_call c;
-  int code = lcx_call_make(&c, lc, layer, n, q, k, v, out), parts = 1;
+  int code = lcx_call_check(&c, lc, layer, n, q, k, v, out), parts = 1;
   if (code || n == 0) return code;
 #if LCX_OPENMP
   if (lc->max_threads > 1) parts = lcx_useful(&c, omp_get_max_threads());
@@ -3475,8 +3493,8 @@ LONGCTX_API int longctx_set_sink_logits(longctx *lc, int layer, const float *log
 }
 
 /* ============================================================================================ */
-/* == 12 STRINGS ==                                                                             */
-/* Answers for people.                                                                          */
+/* == 12 ANSWERS ==                                                                             */
+/* Questions about a context; codes and names for people.                                       */
 
 LONGCTX_API int64_t longctx_position(const longctx *lc) { return lc ? lc->position : 0; }
 
