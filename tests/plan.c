@@ -407,12 +407,13 @@ static void random_layers(longctx_desc *d, longctx_layer *layers, uint64_t *seed
 
 static longctx_desc random_desc(longctx_layer *layers, uint64_t *seed)
 {
-  int kv = 1 + t_below(seed, 3), dim = 1 + t_below(seed, 40);
-  longctx_desc d = longctx_desc_make(1 + t_below(seed, 3), kv * (1 + t_below(seed, 4)), kv, dim, 1);
+  int n_layers = 1 + t_below(seed, 3), kv = 1 + t_below(seed, 3), ratio = 1 + t_below(seed, 4);
+  int dim = 1 + t_below(seed, 40);
+  longctx_desc d = longctx_desc_make(n_layers, kv * ratio, kv, dim, 1);
   d.block = 1 + t_below(seed, 5);
   d.window = d.block * (1 + t_below(seed, 12));
-  d.sinks = t_below(seed, 2) * t_below(seed, 20);
-  d.head_dim_v = t_below(seed, 2) * (1 + t_below(seed, 40));
+  d.sinks = t_below(seed, 2) ? t_below(seed, 20) : 0;
+  d.head_dim_v = t_below(seed, 2) ? 1 + t_below(seed, 40) : 0;
   d.max_batch = t_below(seed, 9);
   d.max_threads = t_below(seed, 4);
   d.type_k = t_below(seed, 4);
