@@ -11,7 +11,9 @@ ENGINE = examples/engine.h examples/model.h examples/tokenizer.h examples/file.h
 
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static before after
 TESTS    = plan order state window attend kernels threads compose golden engine
-PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) $(BUILD)/story
+OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
+PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
+           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story
 SCRIPTS  = tests/examples.sh tests/golden_engine.sh tests/readme.sh tests/door.sh
 
 # the demo's text, model and length: make demo TEXT=book.txt MODEL=m.bin TOKENIZER=t.bin TOKENS=50000
@@ -22,7 +24,7 @@ TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story.txt
 OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
 
-.PHONY: help demo test check train clean programs
+.PHONY: help demo test check bench-kernels train clean programs
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -32,11 +34,15 @@ demo: $(BUILD)/02_stream $(TEXT) ## stream a long text through the shipped model
 
 test:             ## everything you need to trust your build, minutes
 	@$(MAKE) -s -j$(JOBS) programs
-	@tests/run.sh $(TESTS:%=$(BUILD)/tests/%) $(OPENMP) $(SCRIPTS)
+	@tests/run.sh $(TESTS:%=$(BUILD)/tests/%) $(OPENMP:%=$(BUILD)/tests/%) $(SCRIPTS)
 
 check:            ## the long list: compilers, levels, sanitizers, other machines
 	@$(MAKE) -s -j$(JOBS) programs
 	@tests/check.sh
+
+bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine's measured limits
+	@mkdir -p bench/out
+	@$(BUILD)/bench/kernels -f bench/out/kernels.csv $(BENCH)
 
 train:            ## train the shipped models again (about half an hour, PyTorch)
 	@examples/train/train.sh $(BUILD)/train
@@ -60,6 +66,18 @@ $(BUILD)/%: examples/%.c $(HEADER) $(ENGINE)
 $(BUILD)/%: examples/03_llama2c/%.c $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) $(CFLAGS) -I. -Iexamples $< -o $@ -lm
+
+$(BUILD)/bench/naive.o: bench/naive.c bench/naive.h
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O3 -ffast-math -march=native -c $< -o $@
+
+$(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o $(HEADER)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O2 -fopenmp -I. $< $(BUILD)/bench/naive.o -o $@ -lm
+
+$(BUILD)/tests/threads_openmp: tests/threads.c tests/t.h tests/text.h $(HEADER)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O2 -fopenmp -I. -pthread $< -o $@ -lm
 
 $(BUILD)/tests/%: tests/%.c tests/t.h tests/text.h tests/oracle.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)

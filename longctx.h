@@ -1818,17 +1818,18 @@ LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store
       LCX_FN(widen_vals)(store, &stored, all, w->vals);
       val = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
     }
+    for (r = 0; r < w->n; r = j) { /* keys for all rows, then values: each stays in near cache */
+      lcx_hull some = lcx_hull_of(w, r, j = lcx_min(r + at_once, w->n));
+      if (some.first < some.last)
+        LCX_FN(qk)(sk, &key, w, w->q[which], r, j, some.first, some.last);
+    }
+    for (r = 0; r < w->n; ++r) {
+      LCX_FN(soften)(w, r, (float)(w->stand[which][r] - x));
+      if (sv->type_v == LONGCTX_Q8) LCX_FN(quantise_w)(sv, &val, w, r);
+    }
     for (r = 0; r < w->n; r = j) {
-      lcx_hull some;
-      j = lcx_min(r + at_once, w->n);
-      some = lcx_hull_of(w, r, j);
-      if (some.first >= some.last) continue;
-      LCX_FN(qk)(sk, &key, w, w->q[which], r, j, some.first, some.last);
-      for (i = r; i < j; ++i) {
-        LCX_FN(soften)(w, i, (float)(w->stand[which][i] - x));
-        if (sv->type_v == LONGCTX_Q8) LCX_FN(quantise_w)(sv, &val, w, i);
-      }
-      LCX_FN(pv)(sv, &val, w, r, j, some.first, some.last);
+      lcx_hull some = lcx_hull_of(w, r, j = lcx_min(r + at_once, w->n));
+      if (some.first < some.last) LCX_FN(pv)(sv, &val, w, r, j, some.first, some.last);
     }
   }
   for (r = 0; r < w->n; ++r) {

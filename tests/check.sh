@@ -60,6 +60,22 @@ if have qemu-x86_64-static; then
   run "golden hashes on a Nehalem (emulated)" "qemu-x86_64-static -cpu Nehalem $work/x86"
 fi
 
+name="WASM SIMD in node"
+if have clang-19 node; then
+  cat > "$work/run.mjs" << 'END'
+import { WASI } from 'node:wasi';
+import fs from 'node:fs';
+const wasi = new WASI({ version: 'preview1', args: ['golden'], returnOnExit: true });
+const code = await WebAssembly.compile(fs.readFileSync(process.argv[2]));
+process.exitCode = wasi.start(await WebAssembly.instantiate(code, wasi.getImportObject()));
+END
+  for flags in "-msimd128" ""; do
+    run "golden hashes on WASM in node $flags" \
+      "clang-19 --target=wasm32-wasi -O2 $flags -w -o $work/golden.wasm tests/golden.c -lm &&
+       node --no-warnings $work/run.mjs $work/golden.wasm"
+  done
+fi
+
 # ---- sanitizers ----------------------------------------------------------------------------------
 
 asan="-fsanitize=address,undefined -fno-sanitize-recover=all -g"
