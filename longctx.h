@@ -14,6 +14,7 @@
 
      longctx_desc d = longctx_desc_make(n_layers, n_heads, n_kv_heads, head_dim, 1020);
      d.sinks = 4;                                       // 4 + 1020: StreamingLLM's usual cache
+     d.max_batch = 64;                                  // a prompt may come 64 tokens at a time
      size_t bytes = longctx_size(&d);                   // 0: ask longctx_check(&d)
      longctx *lc = longctx_init(malloc(bytes), bytes, &d);
      for (;;) {                                         // one token at a time
@@ -24,10 +25,10 @@
 
    THE ROOMS (search for "== 5 KERNELS ==")
 
-      1 MANUAL     what it promises, what it asks for          declarations
+      1 MANUAL     what it promises, what it asks for
       2 DOOR       types and functions, each with its contract
-     ------------------------------------------------------------------------------
-      3 TOOLS      compiler layer, exact integers, conversions  implementation
+     ---- the rest is compiled where LONGCTX_IMPLEMENTATION is defined ----
+      3 TOOLS      compiler layer, exact integers, conversions
       4 TILES      how keys and values lie in memory, and queries on their way
       5 WORDS      the vector words, one block per instruction set
       6 KERNELS    the arithmetic, written once in words
@@ -67,7 +68,7 @@
      All state of all layers lives in one block that you give: longctx_size() bytes at any address
      that malloc could return (64-byte alignment is fastest). No malloc, no globals, no pointers
      inside: memcpy + longctx_open moves it, longctx_copy forks it, a static array holds it. It is
-     never freed or resized by us. Stack use stays under 3 KB a function in optimised builds.
+     never freed or resized by us. A function takes at most about 3 KB of stack in optimised builds.
 
    WINDOW, SINKS
      `window` counts the keys that a query sees including its own; sinks come on top. With block
@@ -755,6 +756,7 @@ static LCX_UNUSED lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
   }
   return lcx_hull_of(w, 0, w->n);
 }
+
 #ifdef LONGCTX_NO_DISPATCH /* rooms 5 and 6 are read once, here */
 #if LCX_X86 && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) &&         \
     defined(__AVX512VNNI__)
