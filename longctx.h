@@ -1604,56 +1604,43 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   }
 }
 
-/* Columns from..to of a span, and all dims, in register tiles. Rests of up to one vector go by
-   single rows; so does a span that other parts may be writing (w->careful), because a tile reads
-   columns that nobody asked for. */
-#define LCX_ONE(type)                                                                            \
-  LCX_T LCX_OUTLINE void LCX_FN(qk_##type)(const lcx_store *st, const lcx_span *sp,              \
-                                           const lcx_rows *w, const float *q, int r, int c)      \
-  {                                                                                              \
-    LCX_QK_TILE(type, 1, 1, q, r);                                                               \
-  }                                                                                              \
-  LCX_T LCX_OUTLINE void LCX_FN(pv_##type)(const lcx_store *st, const lcx_span *sp,              \
-                                           const lcx_rows *w, int r, int d, int first, int last) \
-  {                                                                                              \
-    LCX_PV_TILE(type, 1, 1);                                                                     \
-  }
+/* Columns from..to of a span, and all dims, in register tiles of so many rows. Rests of up to one
+   vector take narrow tiles; so does a span that other parts may be writing (w->careful), because
+   a wide tile reads columns that nobody asked for. */
 #define LCX_TILES(type, rows, vk, vv)                                                            \
   LCX_T static void LCX_FN(qk_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
                                                const lcx_rows *w, const float *q, int r,         \
                                                int from, int to)                                 \
   {                                                                                              \
-    int c, i, one = w->careful || to - from <= v_width;                                          \
-    for (c = from / (vk * v_width) * (vk * v_width); !one && c < to; c += vk * v_width)          \
-      LCX_QK_TILE(type, rows, vk, q, r);                                                         \
-    for (i = 0; one && i < rows; ++i)                                                            \
-      for (c = from / v_width * v_width; c < to; c += v_width)                                   \
-        LCX_FN(qk_##type)(st, sp, w, q + i * st->head_dim, r + i, c);                            \
+    int narrow = w->careful || to - from <= v_width, step = narrow ? v_width : vk * v_width, c;  \
+    for (c = from / step * step; c < to; c += step)                                              \
+      if (narrow) LCX_QK_TILE(type, rows, 1);                                                    \
+      else LCX_QK_TILE(type, rows, vk);                                                          \
+    (void)q;                                                                                     \
   }                                                                                              \
   LCX_T static void LCX_FN(pv_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
                                                const lcx_rows *w, int r, int first, int last)    \
   {                                                                                              \
-    int d, i, step;                                                                              \
+    int d, step;                                                                                 \
     for (d = 0; d < st->head_dim_v; d += step) {                                                 \
-      int left = lcx_panel_width(st, d) - d % LCX_PANEL, one = left <= v_width;                  \
-      step = lcx_min(left, one ? v_width : vv * v_width);                                        \
-      if (!one) LCX_PV_TILE(type, rows, vv);                                                     \
-      for (i = r; one && i < r + rows; ++i) LCX_FN(pv_##type)(st, sp, w, i, d, first, last);     \
+      step = lcx_panel_width(st, d) - d % LCX_PANEL;                                             \
+      if (step <= v_width) LCX_PV_TILE(type, rows, 1);                                           \
+      else LCX_PV_TILE(type, rows, vv);                                                          \
+      step = lcx_min(step, vv * v_width);                                                        \
     }                                                                                            \
   }
-#define LCX_QK_TILE(type, rows, vecs, q, r)                                                      \
-  LCX_FN(qk_tile)(LONGCTX_##type, rows, vecs, st, sp, q, c, w->s + (r) * LCX_SPAN)
+#define LCX_QK_TILE(type, rows, vecs)                                                            \
+  LCX_FN(qk_tile)(LONGCTX_##type, rows, vecs, st, sp, q, c, w->s + r * LCX_SPAN)
 #define LCX_PV_TILE(type, rows, vecs)                                                            \
   LCX_FN(pv_tile)(LONGCTX_##type, rows, vecs, st, sp, w, r, d, first, last)
-LCX_ONE(F32) LCX_ONE(F16) v_shapes_f32(LCX_TILES) v_shapes_f16(LCX_TILES)
+v_shapes_f32(LCX_TILES) v_shapes_f16(LCX_TILES)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
-#define LCX_QK_TILE(type, rows, vecs, q, r) (void)q, LCX_FN(qk_tile_q8)(rows, vecs, st, sp, w, r, c)
+#define LCX_QK_TILE(type, rows, vecs) LCX_FN(qk_tile_q8)(rows, vecs, st, sp, w, r, c)
 #define LCX_PV_TILE(type, rows, vecs) LCX_FN(pv_tile_q8)(rows, vecs, st, sp, w, r, d, first, last)
-LCX_ONE(Q8) v_shapes_q8(LCX_TILES)
+v_shapes_q8(LCX_TILES)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
-#undef LCX_ONE
 #undef LCX_TILES
 
 /* All rows r..end-1, by the largest tiles that fit. */
