@@ -355,7 +355,7 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_KEEP(t) ((void)0)
 #endif
 #if LCX_GNU
-#define LCX_FETCH(p) __builtin_prefetch(p, 0, 2)
+#define LCX_FETCH(p) __builtin_prefetch(p, 0, 3)
 #else
 #define LCX_FETCH(p) ((void)0)
 #endif
@@ -658,7 +658,7 @@ LCX_INLINE size_t lcx_tile_at(const lcx_store *s, int64_t x)
 typedef struct lcx_span {
   const unsigned char *tile[4];
   int at[4];    /* the group's first token inside its tile                                       */
-  size_t ahead; /* bytes to the span behind this one, worth fetching early; 0 = none             */
+  size_t ahead; /* bytes to the span behind this one, to be fetched early; 0 = none              */
 } lcx_span;
 
 /* The span whose first tile is the ring's `slot`; it starts with a tile. */
@@ -1455,10 +1455,6 @@ LCX_T static void LCX_FN(quantise_q)(lcx_rows *w)
   }
 }
 
-/* Fetching the next span early pays where arithmetic leaves the memory idle; one row of float16 or
-   float32 is a plain stream, which hardware follows better alone. */
-#define LCX_FETCHES(type, rows) ((type) == LONGCTX_Q8 || ((type) == LONGCTX_F16 && (rows) > 1))
-
 #define LCX_LOAD(type, p)                                                                        \
   ((type) == LONGCTX_F32   ? v_load((const float *)(const void *)(p))                            \
    : (type) == LONGCTX_F16 ? v_load_f16((const void *)(p))                                       \
@@ -1481,8 +1477,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
   for (d = 0; d < dims; ++d, at += step) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * lcx_elem(type);
-      if (LCX_FETCHES(type, rows) && j * v_width * lcx_elem(type) % 64 == 0)
-        LCX_FETCH(p + sp->ahead);
+      if (j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
       x[j] = LCX_LOAD(type, p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1551,12 +1546,11 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     int g = t / 16, end = lcx_min(16 * g + 16, last);
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
     for (; t < end; ++t, v += row) {
-      if (LCX_FETCHES(type, rows)) {
-        LCX_UNROLL for (j = 0; j < vecs; ++j)
-          if ((dim + j * v_width) * lcx_elem(type) % 64 == 0)
-            LCX_FETCH(v + j * v_width * lcx_elem(type) + sp->ahead);
+      LCX_UNROLL for (j = 0; j < vecs; ++j) {
+        const unsigned char *y = v + j * v_width * lcx_elem(type);
+        if ((dim + j * v_width) * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
+        x[j] = LCX_LOAD(type, y);
       }
-      LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = LCX_LOAD(type, v + j * v_width * lcx_elem(type));
       LCX_UNROLL for (i = 0; i < rows; ++i) {
         v_f32 b = v_set(p[i * LCX_SPAN + t]);
         LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
@@ -1876,7 +1870,6 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef LCX_QUAD
 #undef vw_store
 #undef LCX_LOAD
-#undef LCX_FETCHES
 #undef v_set
 #undef v_load
 #undef v_store
