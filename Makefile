@@ -21,7 +21,7 @@ MODEL     ?= examples/models/story.bin
 CONTROL   ?= examples/models/control.bin
 TOKENIZER ?= examples/models/story.tok
 TOKENS    ?= 100000
-TEXT      ?= $(BUILD)/story.txt
+TEXT      ?= $(BUILD)/story-$(TOKENS).txt
 OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
 
 .PHONY: help demo test check bench-kernels train clean programs
@@ -52,7 +52,7 @@ clean:            ## remove what was built
 
 programs: $(PROGRAMS)
 
-$(BUILD)/story.txt: $(BUILD)/story
+$(BUILD)/story-$(TOKENS).txt: $(BUILD)/story
 	@$(BUILD)/story 7 $$(( $(TOKENS) * 3 )) > $@
 
 $(BUILD)/story: examples/train/story.c
