@@ -794,7 +794,7 @@ static LCX_UNUSED lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
      v_exp2i(p, t): p * 2^i, i the low bits of t, by integer addition to the exponent
      LCX_FN(hmax): largest lane      v_lanes: 0, 1, 2, ...
      v_int: int32 lanes to float
-     v_shapes_*: S(type, rows, vectors of keys, vectors of values), the register tiles, largest first
+     v_shapes_*: S(type, rows, vectors of keys, vectors of values), register tiles, largest first
 
    int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
    (signed) by four unsigned bytes, exact on every set. Multipliers are packed as the words read
