@@ -1,9 +1,10 @@
-/* longctx.h 1.0.0 - an endless context in a fixed amount of memory, for any transformer.
+/* longctx.h 1.1.0 - an endless context in a fixed amount of memory, for any transformer.
 
    One C99 / C++11 header, libc only. It stands where the attention loop of a forward pass stood:
    give it q, k, v of a layer and from then on memory and time per token never grow.
 
      sliding or block window + attention sinks        StreamingLLM, arXiv 2309.17453
+     compressive memory of what left the window       Infini-attention, arXiv 2404.07143
      float32 / float16 / bfloat16 / int8 keys and values, rollback of drafts, save and restore
      the same bits for any chunking, any threads and every SIMD path with fused multiply-add
 
@@ -35,10 +36,11 @@
       7 PASSES     rooms 5 and 6 read once per instruction set; which one runs
       8 PLAN       desc -> layout: checks, sizes, offsets
       9 WINDOW     which row lives where, who sees whom, positions
-     10 STATE      init, open, copy, save, restore
-     11 ATTEND     attend, parts, commit
-     12 ANSWERS    questions about a context, codes and names
-     13 BACK DOOR  private names removed, changelog, licence
+     10 MEMORY     what leaves the window is folded, what queries recall
+     11 STATE      init, open, copy, save, restore
+     12 ATTEND     attend, parts, commit
+     13 ANSWERS    questions about a context, codes and names
+     14 BACK DOOR  private names removed, changelog, licence
 
    A room calls only rooms before it. Public names: longctx_, LONGCTX_. Private: lcx_, LCX_. */
 
@@ -64,7 +66,7 @@
                               right, not bit for bit; NaN and infinity are not noticed
      LONGCTX_ASSERT(x)        checks our own invariants; off by default
 
-   MEMORY
+   STORAGE
      All state of all layers lives in one block that you give: longctx_size() bytes at any address
      that malloc could return (64-byte alignment is fastest). No malloc, no globals, no pointers
      inside: memcpy + longctx_open moves it, longctx_copy forks it, a static array holds it. It is
@@ -84,6 +86,26 @@
      true distances. Angles are 64-bit fractions of a turn, so distances inside the window are as
      exact at position 2^40 as at 1. Positions end at 2^62.
 
+   MEMORY
+     Infini-attention (arXiv 2404.07143). With desc.memory, of a KV head's rows that leave the
+     window the sums remain, M [head_dim][head_dim_v] and z [head_dim], a block at a time:
+       LINEAR   M += s(k)' v                              s(x) = ELU(x) + 1, element by element
+       DELTA    M += s(k)' (v - s(k) M / s(k) z)          k, q without positions, q unscaled
+                z += s(k)
+       recall = s(q) M / s(q) z          out = g recall + (1 - g) attention
+     A query, and DELTA's correction, read M and z as the blocks before left them; 0/0 is 0. The
+     gate g = sigmoid(logit) of a query head (longctx_set_gate) starts closed, g = 0: then all is
+     bit for bit as without memory. A model must have been trained so; another gains nothing.
+     window = block is the paper's segment. A longer window remembers what leaves it; sinks stay,
+     so they are never folded. A layer with kv_from reads its source's memory: with a smaller
+     window of its own it misses what lies between.
+     The rows folded are the stored ones, rotated back: float16, bfloat16 and int8 fold what they
+     kept. A row where k or v is not finite, reaches 2^39, or is float16's largest number 65504
+     is not folded into its KV head. M and z are float32 sums with what rounding took from them, so
+     10^9 tokens still count, each. DELTA is as published: a pair written twice comes back halved.
+     The block that leaves with this one's end is folded as this one grows, 16 tokens at a time, in
+     commit; so no block's end is slow. Chunks, threads and instruction sets change no bit.
+
    SCORE
      softcap(scale * q.k) + ALiBi; softmax over sinks and window, where a sink logit
      (longctx_set_sink_logits) joins maximum and denominator and brings no value. Query head h
@@ -98,16 +120,17 @@
    NUMBERS THAT ARE NOT
      A NaN or infinity in q makes that row of that head NaN. Keys and scaled queries beyond 2^40
      are taken as 2^40, a NaN in k likewise; a NaN or infinity in v is stored as the largest number
-     of its type. The KV head forgets them with the window. A row that sees nothing is 0.
+     of its type. The KV head forgets them with the window, its memory never has them. A row that
+     sees nothing is 0.
 
    THREADS
      One context, one caller at a time, except longctx_attend_part with distinct parts. Contexts
-     share nothing. With OpenMP longctx_attend uses up to `max_threads` threads: one fork and one
-     join per call.
+     share nothing. With OpenMP longctx_attend, and a longctx_commit that folds, use up to
+     `max_threads` threads: one fork and one join per call.
 
    STATE FILES
-     longctx_save writes desc, sink logits, positions and the visible rows with a checksum, in
-     this machine's byte order; another order is refused. Equal states are equal bytes.
+     longctx_save writes desc, sink logits, gates, positions, visible rows and memory with a
+     checksum, in this machine's byte order; another order is refused. Equal states are equal bytes.
      The checksum finds damage, not malice; a hostile file is refused or loads as some valid state.
 
    ORDER OF CALLS
@@ -129,7 +152,7 @@
 #endif
 
 #define LONGCTX_VERSION_MAJOR 1
-#define LONGCTX_VERSION_MINOR 0
+#define LONGCTX_VERSION_MINOR 1
 #define LONGCTX_VERSION_PATCH 0
 
 #if !defined(LONGCTX_STATIC)
@@ -149,6 +172,10 @@ enum { LONGCTX_ROPE_NONE, LONGCTX_ROPE_HALF, LONGCTX_ROPE_INTERLEAVED };
 /* HALF rotates dims (i, i + rope_dims/2): HF and NeoX weights. INTERLEAVED rotates (2i, 2i + 1):
    llama2.c, GPT-J, Meta and GGUF Llama weights. NONE: none, or the caller did. */
 enum { LONGCTX_POS_CACHE, LONGCTX_POS_TEXT };
+enum { LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_LINEAR, LONGCTX_MEMORY_DELTA };
+enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
+/* While a KV head's memory is empty: LOCAL ignores the gate, so that short texts run as without
+   memory; ZERO recalls 0 and gates it, as published code does. */
 
 /* X(name, value, what happened and what to do) */
 #define LONGCTX_ERRORS(X)                                                                        \
@@ -174,8 +201,9 @@ typedef struct longctx_layer {
   float rope_mscale;
   const double *rope_freqs;
   float scale, softcap;
+  int memory;  /* layers that remember share one block                                           */
   int kv_from; /* -1, or the lower layer whose keys, values, rope and positions this one reads;
-                  its window must not be larger, its block the same                              */
+                  its window must not be larger, its block the same; memory the same, or none    */
 } longctx_layer;
 
 /* Zero means off or derived. Make one with longctx_desc_make, so that older source goes on
@@ -198,11 +226,14 @@ typedef struct longctx_desc {
   float scale;                       /* of q.k; 0 = 1/sqrt(head_dim)                             */
   float softcap;                     /* c: score = c*tanh(score/c); 0 = none                     */
   float alibi_max_bias;              /* 8 for MPT, BLOOM; 0 = no ALiBi                           */
+  int memory;                        /* LONGCTX_MEMORY_*: of what left the window; needs a block */
+  int memory_first;                  /* LONGCTX_FIRST_*: while it is empty                       */
   const longctx_layer *layers;       /* [n_layers], copied; NULL = all alike                     */
 } longctx_desc;
 
 typedef struct longctx_sizes {
   size_t window;  /* keys and values: rings and sinks of all layers                              */
+  size_t memory;  /* M, z and what is on its way to them, of all layers that remember            */
   size_t scratch; /* working space, never saved                                                  */
   size_t state;   /* all but the scratch                                                         */
   size_t total;   /* longctx_size()                                                              */
@@ -232,16 +263,18 @@ LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *)
 /* Adopts a block that was memcpy'd or read back whole. Every field is validated, an open batch is
    dropped, the instruction set chosen anew. NULL on failure with *error set; error may be NULL. */
 LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error);
-/* Forgets every token and the start position; keeps sink logits. */
+/* Forgets every token, memory and the start position; keeps sink logits and gates. */
 LONGCTX_API void longctx_reset(longctx *);
 /* The committed state into another block of the same size; an open batch is not carried. */
 LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *);
-/* Where a context starts counting, 0 to 2^62; E_ORDER unless it is empty. */
+/* Where a context starts counting, 0 to 2^62, with memory a multiple of the block; E_ORDER unless
+   it is empty. */
 LONGCTX_API int longctx_seek(longctx *, int64_t position);
 
 /* ---- forward ------------------------------------------------------------------------------- */
 
-/* Most tokens that the next attend may take. */
+/* Most tokens that the next attend may take: max_batch, with memory no further than the block's
+   end. */
 LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
    out [n][n_heads][head_dim_v]; float32, contiguous, un-rotated. The n tokens follow the committed
@@ -255,11 +288,22 @@ LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, cons
 LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q, const float *k,
                                     const float *v, float *out, int part, int n_parts);
 LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
-/* Time moves n tokens; rows attended beyond n were drafts and are gone. */
+/* Time moves n tokens; rows attended beyond n were drafts and are gone. With memory this is where
+   rows are folded, in every 16th token about 16 rows of each KV head. */
 LONGCTX_API int longctx_commit(longctx *, int n);
 /* Learned sinks (gpt-oss): logits [n_heads] before softmax, finite or -INFINITY; NULL = off. Not
    the sink tokens of the desc; both may be on. */
 LONGCTX_API int longctx_set_sink_logits(longctx *, int layer, const float *logits);
+
+/* ---- memory -------------------------------------------------------------------------------- */
+
+/* How much of memory each query head takes: logits [n_heads] before the sigmoid, not NaN; at most
+   -87 is closed, NULL closes all. E_ARG for a layer without memory. */
+LONGCTX_API int longctx_set_gate(longctx *, int layer, const float *logits);
+/* dst remembers what src remembers, too: shards of a text sum. Only what src has settled, which is
+   all blocks that left its window; no position moves. E_MISMATCH unless both are of one desc
+   (max_threads may differ), E_DESC where a layer remembers by the delta rule or none does. */
+LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src);
 
 /* ---- state files --------------------------------------------------------------------------- */
 
@@ -419,6 +463,9 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_MASKED (-3e38f)    /* score of a key that a row does not see                */
 #define LCX_NOTHING (-1e30f)   /* maximum of a row that has seen nothing yet            */
 #define LCX_LOG2E 1.4426950408889634
+#define LCX_STRIP 16     /* columns of M, tokens and rows that memory takes at once     */
+#define LCX_FOLDED 5.49755814e11f /* 2^39: keys and values that reach it are not folded */
+#define LCX_STOCK 1.329227996e36f /* 2^120: the most that M or z holds; nothing overflows */
 
 LCX_INLINE int lcx_min(int a, int b) { return a < b ? a : b; }
 LCX_INLINE int64_t lcx_min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -709,7 +756,32 @@ typedef struct lcx_rows {
   int32_t *wi;           /* [n][16][2] int8 weights, packed for the words, or NULL               */
   float *wi_scale;       /* [n]                                                                  */
   int64_t turned[2];     /* the position turn[] stands for, -1 = none                            */
+  float *phi;            /* [head_dim][16] features of 16 queries or keys                        */
+  float *back;           /* [pairs][2][16] cos, sin that rotate 16 keys back                     */
+  float *val, *recalled; /* [strips][16][16] values to be folded; what 16 rows recall            */
+  int64_t backed;        /* the layer and position back[] stands for, -1 = none                  */
+  int back_layer;
 } lcx_rows;
+
+/* One KV head's memory: M in strips of 16 columns, [strips][head_dim][16], so that one pass over
+   a strip reads one stream; then z [head_dim]; padding is 0 or of no account. Behind them, of the
+   same shape, what is on its way: the rows folded since the last settling, upon what rounding took
+   from M and z by then. */
+typedef struct lcx_memory {
+  int32_t dims, dims_v;
+  int32_t strips;
+  int32_t floats; /* of M and z                                                                  */
+} lcx_memory;
+
+LCX_INLINE lcx_memory lcx_memory_make(int head_dim, int head_dim_v)
+{
+  lcx_memory m;
+  m.dims = head_dim;
+  m.dims_v = head_dim_v;
+  m.strips = (head_dim_v + LCX_STRIP - 1) / LCX_STRIP;
+  m.floats = (m.strips * head_dim + (head_dim + LCX_STRIP - 1) / LCX_STRIP) * LCX_STRIP;
+  return m;
+}
 
 /* One instruction set's kernels; room 6 says what each does. */
 typedef struct lcx_kernels {
@@ -724,6 +796,12 @@ typedef struct lcx_kernels {
   void (*merge)(float *sum_m, float *sum_l, float *sum_o, float m, float l, const float *o,
                 int dims);
   void (*finish)(const float *o, float l, int dims, float *out);
+  void (*feature)(const float *x, int dims, float *phi);
+  void (*recall)(const lcx_memory *m, const float *settled, const float *phi, int n, float *to);
+  void (*blend)(const float *recalled, float gate, int dims, float *out);
+  void (*fold)(const lcx_memory *m, lcx_rows *w, const lcx_store *st, const unsigned char *tile,
+               int at, int first, int last, int half, int delta, float *settled);
+  void (*sum)(float *x, const float *more, float *rest, int n, int onto);
 } lcx_kernels;
 
 /* bfloat16 is widened to float32 span by span, float16 when so many rows share the work. */
@@ -1218,7 +1296,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
 
 /* ============================================================================================ */
 /* == 6 KERNELS ==                                                                              */
-/* The arithmetic, written once in words; called through room 7's table by rooms 9 and 11.      */
+/* The arithmetic, written once in words; called through room 7's table by rooms 9 to 12.       */
 
 /* What fixes the bits: the chain of fma over dims per (query, key); spans of 64 and segments of 512
    at absolute positions, oldest first; one rescale per span; 16 lanes of row sums; one order of
@@ -1859,9 +1937,253 @@ LCX_T static void LCX_FN(finish)(const float *o, float l, int dims, float *out)
   }
 }
 
+/* ---- memory: fixed bits are the chain over dims per (row, column), the chain over tokens per
+   element of M and z, and each word that makes a feature or settles a sum; no unit, no order */
+
+/* ELU + 1: x + 1 above 0, e^x below; 0 below -69 */
+LCX_T LCX_INLINE v_f32 LCX_FN(elu)(v_f32 x)
+{
+  v_f32 zero = v_set(0.0f), e = v_fma(v_min(x, zero), v_set((float)LCX_LOG2E), zero);
+  return v_pick(zero, x, v_add(x, v_set(1.0f)), LCX_FN(exp2)(e));
+}
+
+/* features of x[dims] into one of 16 columns; x has 16 floats to spare */
+LCX_T static void LCX_FN(feature)(const float *x, int dims, float *phi)
+{
+  float f[v_width];
+  int d, i;
+  for (d = 0; d < dims; d += v_width) {
+    v_store(f, LCX_FN(elu)(v_load(x + d)));
+    for (i = 0; i < lcx_min(v_width, dims - d); ++i) phi[(d + i) * LCX_STRIP] = f[i];
+  }
+}
+
+/* `rows` by `strips` (four in all, or one) rows of 16 of c += a . b: one chain of fma over k per
+   element, on what c holds or on 0. Element (row, k) of a is a[row*row_a + k*k_a], row k of a strip
+   of b is b[16*k]. */
+LCX_T LCX_INLINE void LCX_FN(product_tile)(int rows, int strips, const float *a, int row_a,
+                                           int k_a, const float *b, size_t strip_b, int from,
+                                           int to, float *c, size_t strip_c, int onto)
+{
+  v_f32 acc[4][LCX_STRIP / v_width], x;
+  int i, j, k;
+  LCX_UNROLL for (i = 0; i < rows * strips; ++i) {
+    const float *y = c + (size_t)(i % strips) * strip_c + i / strips * LCX_STRIP;
+    LCX_UNROLL for (j = 0; j < LCX_STRIP / v_width; ++j)
+      acc[i][j] = onto ? v_load(y + j * v_width) : v_set(0.0f);
+  }
+  for (k = from; k < to; ++k) {
+    LCX_UNROLL for (i = 0; i < strips; ++i)
+      LCX_FETCH(b + (size_t)i * strip_b + (k + 16) * LCX_STRIP);
+    LCX_UNROLL for (i = 0; i < rows * strips; ++i) {
+      const float *y = b + (size_t)(i % strips) * strip_b + k * LCX_STRIP;
+      x = v_set(a[i / strips * row_a + k * k_a]);
+      LCX_UNROLL for (j = 0; j < LCX_STRIP / v_width; ++j)
+        acc[i][j] = v_fma(v_load(y + j * v_width), x, acc[i][j]);
+    }
+  }
+  LCX_UNROLL for (i = 0; i < rows * strips; ++i) {
+    float *y = c + (size_t)(i % strips) * strip_c + i / strips * LCX_STRIP;
+    LCX_UNROLL for (j = 0; j < LCX_STRIP / v_width; ++j) v_store(y + j * v_width, acc[i][j]);
+  }
+}
+
+/* c += a . b for k in from..to-1, all rows and strips; four rows share a strip of b, or where there
+   are fewer four strips a row, so that chains overlap and b is read once. */
+LCX_T LCX_OUTLINE void LCX_FN(product)(int rows, int strips, const float *a, int row_a, int k_a,
+                                       const float *b, size_t strip_b, int from, int to, float *c,
+                                       size_t strip_c, int onto)
+{
+  int s, r, wide, tall;
+  for (s = 0; s < strips; s += wide, b += (size_t)wide * strip_b, c += (size_t)wide * strip_c) {
+    wide = rows < 4 && strips - s >= 4 ? 4 : 1;
+    for (r = 0; r < rows; r += tall) {
+      const float *x = a + r * row_a;
+      float *y = c + r * LCX_STRIP;
+      tall = wide == 1 && rows - r >= 4 ? 4 : 1;
+      if (wide == 4)
+        LCX_FN(product_tile)(1, 4, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto);
+      else if (tall == 4)
+        LCX_FN(product_tile)(4, 1, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto);
+      else
+        LCX_FN(product_tile)(1, 1, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto);
+    }
+  }
+}
+
+/* What n of 16 columns of features recall: phi M / phi z, 0 where the divisor is; to
+   [strips][16][16]. */
+LCX_T static void LCX_FN(recall)(const lcx_memory *m, const float *settled, const float *phi,
+                                 int n, float *to)
+{
+  const float *z = settled + m->strips * m->dims * LCX_STRIP;
+  v_f32 zero = v_set(0.0f), most = v_set(LCX_MAX), least = v_set(-LCX_MAX);
+  float sum[LCX_STRIP];
+  int s, r, d, j;
+  for (j = 0; j < LCX_STRIP; j += v_width) {
+    v_f32 a = zero;
+    for (d = 0; d < m->dims; ++d) a = v_fma(v_load(phi + d * LCX_STRIP + j), v_set(z[d]), a);
+    v_store(sum + j, a);
+  }
+  LCX_FN(product)(n, m->strips, phi, 1, LCX_STRIP, settled, (size_t)m->dims * LCX_STRIP, 0,
+                  m->dims, to, LCX_STRIP * LCX_STRIP, 0);
+  for (s = 0; s < m->strips; ++s)
+    for (r = 0; r < n; ++r)
+      for (j = 0; j < LCX_STRIP; j += v_width) {
+        float *y = to + (s * LCX_STRIP + r) * LCX_STRIP + j;
+        v_f32 l = v_set(sum[r]), x = v_pick(zero, l, v_div(v_load(y), l), zero);
+        v_store(y, v_max(v_min(x, most), least));
+      }
+}
+
+/* out = gate*recalled + (1 - gate)*out */
+LCX_T static void LCX_FN(blend)(const float *recalled, float gate, int dims, float *out)
+{
+  v_f32 g = v_set(gate), rest = v_sub(v_set(1.0f), g);
+  float x[v_width];
+  int d;
+  memset(x, 0, sizeof x);
+  for (d = 0; d < dims; d += v_width) {
+    size_t bytes = sizeof(float) * (size_t)lcx_min(v_width, dims - d);
+    memcpy(x, out + d, bytes);
+    v_store(x, v_fma(g, v_load(recalled + d), v_mul(rest, v_load(x))));
+    memcpy(out + d, x, bytes);
+  }
+}
+
+/* 1 in each of v_width lanes of x that is no number below the limit */
+LCX_T LCX_INLINE v_f32 LCX_FN(beyond)(v_f32 x, float limit)
+{
+  v_f32 zero = v_set(0.0f);
+  return v_pick(v_max(x, v_sub(zero, x)), v_set(limit), zero, v_set(1.0f));
+}
+
+/* v_width stored numbers of dim d from `token` on as they are read */
+LCX_T LCX_INLINE v_f32 LCX_FN(stored_key)(const lcx_store *st, const unsigned char *tile, int token,
+                                          int d)
+{
+  const unsigned char *p = tile + lcx_key_at(st, d, token);
+  if (st->type_k == LONGCTX_Q8) {
+    float x[v_width];
+    int i;
+    for (i = 0; i < v_width; ++i) x[i] = (float)((int)p[4 * i] - 128);
+    return v_fma(v_load(x), v_load((const float *)(const void *)(tile + st->scale_k) + token),
+                 v_set(0.0f));
+  }
+  return LCX_LOAD(st->type_k, p);
+}
+
+/* Keys of 16 tokens, rotated back, to phi as features; `no` becomes 1 for those that are none. */
+LCX_T LCX_OUTLINE void LCX_FN(fold_keys)(lcx_rows *w, const lcx_store *st,
+                                         const unsigned char *tile, int at, int half, float *no)
+{
+  float most = st->type_k == LONGCTX_F16 ? 65504.0f : LCX_INFINITY;
+  int d, j;
+  for (j = 0; j < LCX_STRIP; j += v_width) {
+    v_f32 bad = v_set(0.0f), zero = bad;
+    float *phi = w->phi + j;
+    for (d = 0; d < st->head_dim; ++d) {
+      v_f32 x = LCX_FN(stored_key)(st, tile, at + j, d);
+      bad = v_max(LCX_FN(beyond)(x, most), bad);
+      v_store(phi + d * LCX_STRIP, x);
+    }
+    for (d = 0; d < half; ++d) {
+      float *a = phi + d * LCX_STRIP, *b = a + half * LCX_STRIP;
+      const float *turn = w->back + d * 2 * LCX_STRIP + j;
+      v_f32 x = v_load(a), y = v_load(b), c = v_load(turn), s = v_load(turn + LCX_STRIP);
+      v_store(a, v_fma(x, c, v_mul(y, v_sub(zero, s))));
+      v_store(b, v_fma(y, c, v_mul(x, s)));
+    }
+    for (d = 0; d < st->head_dim; ++d) {
+      v_f32 x = v_load(phi + d * LCX_STRIP);
+      bad = v_max(LCX_FN(beyond)(x, LCX_FOLDED), bad);
+      v_store(phi + d * LCX_STRIP, LCX_FN(elu)(x));
+    }
+    v_store(no + j, bad);
+  }
+}
+
+/* The values of a token to row t of val's strips; 1 if they are none. */
+LCX_T LCX_OUTLINE int LCX_FN(fold_val)(lcx_rows *w, const lcx_store *st, const unsigned char *tile,
+                                       int token, int t)
+{
+  const unsigned char *val = tile + st->val;
+  int d, i, end = lcx_up(st->head_dim_v, LCX_STRIP), size = lcx_elem(st->type_v);
+  float limit = st->type_v == LONGCTX_F16 ? 65504.0f : LCX_FOLDED, *x = w->line;
+  v_f32 bad = v_set(0.0f), scale = v_set(1.0f);
+  if (st->type_v == LONGCTX_Q8) {
+    scale = v_set(((const float *)(const void *)(tile + st->scale_v))[token]);
+    for (d = 0; d < st->head_dim_v; ++d) x[d] = (float)(int8_t)val[lcx_val_at(st, token, d)];
+  } else {
+    for (d = 0; d < st->head_dim_v; d += LCX_PANEL) {
+      const unsigned char *p = val + lcx_val_at(st, token, d);
+      for (i = 0; i < lcx_panel_width(st, d); i += v_width)
+        v_store(x + d + i, LCX_LOAD(st->type_v, p + i * size));
+    }
+  }
+  for (d = st->head_dim_v; d < end; ++d) x[d] = 0;
+  for (d = 0; d < end; d += v_width) {
+    v_f32 a = v_load(x + d);
+    if (st->type_v == LONGCTX_Q8) a = v_fma(a, scale, v_set(0.0f));
+    bad = v_max(LCX_FN(beyond)(a, limit), bad);
+    v_store(w->val + (d / LCX_STRIP * LCX_STRIP + t) * LCX_STRIP + d % LCX_STRIP, a);
+  }
+  return LCX_FN(hmax)(bad) > 0;
+}
+
+/* Tokens first..last-1 of the 16 from `at` in a tile upon what is on its way to M and z. */
+LCX_T static void LCX_FN(fold)(const lcx_memory *m, lcx_rows *w, const lcx_store *st,
+                               const unsigned char *tile, int at, int first, int last, int half,
+                               int delta, float *settled)
+{
+  float *way = settled + m->floats, *z = way + m->strips * m->dims * LCX_STRIP, no[LCX_STRIP];
+  int s, t, d, j;
+  LCX_FN(fold_keys)(w, st, tile, at, half, no);
+  for (t = first; t < last; ++t)
+    if (LCX_FN(fold_val)(w, st, tile, at + t, t) || no[t] > 0)
+      for (d = 0; d < m->dims; ++d) w->phi[d * LCX_STRIP + t] = 0;
+  if (delta) {
+    LCX_FN(recall)(m, settled, w->phi, last, w->recalled);
+    for (s = 0; s < m->strips; ++s)
+      for (t = first; t < last; ++t)
+        for (j = 0; j < LCX_STRIP; j += v_width) {
+          int i = (s * LCX_STRIP + t) * LCX_STRIP + j;
+          v_f32 x = v_sub(v_load(w->val + i), v_load(w->recalled + i));
+          v_store(w->val + i, v_max(v_min(x, v_set(LCX_FOLDED)), v_set(-LCX_FOLDED)));
+        }
+  }
+  LCX_FN(product)(m->dims, m->strips, w->phi, LCX_STRIP, 1, w->val, LCX_STRIP * LCX_STRIP, first,
+                  last, way, (size_t)m->dims * LCX_STRIP, 1);
+  for (d = 0; d < m->dims; ++d) {
+    float x = z[d];
+    for (t = first; t < last; ++t) x = x + w->phi[d * LCX_STRIP + t];
+    z[d] = x;
+  }
+}
+
+/* x += more, and what rounding took to `rest`, or upon it (two-sum: exact). x is held to LCX_STOCK.
+   So a sum that grows for ever never stops taking in small ones. */
+LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, int onto)
+{
+  v_f32 most = v_set(LCX_STOCK), least = v_set(-LCX_STOCK);
+  int i;
+  for (i = 0; i < n; i += v_width) {
+    v_f32 a = v_load(x + i), b = v_load(more + i), s = v_add(a, b), c, e;
+    LCX_KEEP(s);
+    c = v_sub(s, a);
+    LCX_KEEP(c);
+    e = v_sub(s, c);
+    LCX_KEEP(e);
+    e = v_add(v_sub(a, e), v_sub(b, c));
+    v_store(x + i, v_max(v_min(s, most), least));
+    v_store(rest + i, onto ? v_add(v_load(rest + i), e) : e);
+  }
+}
+
 static const lcx_kernels LCX_FN(kernels) = {
-    LCX_FN(turn),       LCX_FN(hold),    LCX_FN(rotate), LCX_FN(append),
-    LCX_FN(quantise_q), LCX_FN(segment), LCX_FN(merge),  LCX_FN(finish)};
+    LCX_FN(turn),       LCX_FN(hold),    LCX_FN(rotate), LCX_FN(append), LCX_FN(quantise_q),
+    LCX_FN(segment),    LCX_FN(merge),   LCX_FN(finish), LCX_FN(feature), LCX_FN(recall),
+    LCX_FN(blend),      LCX_FN(fold),    LCX_FN(sum)};
 
 #undef v_width
 #undef v_f32
@@ -2038,6 +2360,7 @@ typedef struct lcx_wish_layer {
   int32_t window, block, positions, rope, rope_dims, kv_from;
   float rope_mscale, scale, softcap;
   int32_t n_freqs; /* 0 or rope_dims/2 */
+  int32_t memory, zero;
   double rope_base;
 } lcx_wish_layer;
 
@@ -2046,6 +2369,7 @@ typedef struct lcx_wish {
   int32_t has_layers;
   float alibi_max_bias;
   int32_t bytes; /* of the wish, layers and tables included */
+  int32_t memory_first, zero;
   lcx_wish_layer base;
 } lcx_wish;
 
@@ -2058,6 +2382,8 @@ typedef struct lcx_layer {
   uint64_t steps;  /* uint64_t [half] */
   uint64_t logits; /* float [n_heads], base 2 */
   uint64_t ring[2], head[2]; /* window, sinks: first KV head's tiles; bytes from head to head */
+  uint64_t remembered;       /* first KV head's memory; they follow one another */
+  int32_t memory, zero;
   lcx_store store[2];
 } lcx_layer;
 
@@ -2067,9 +2393,12 @@ typedef struct lcx_live { int32_t rows, has_logits; } lcx_live; /* rows: in the 
 typedef struct lcx_plan {
   uint64_t layers, live, slopes, scratch, partials, list; /* offsets */
   uint64_t work, partial; /* bytes for one part; floats of one partial result */
-  uint64_t window, total;
-  int32_t segments; /* most that one row can see, sinks included */
+  uint64_t window, memory, total;
+  uint64_t gates;   /* float [n_layers][n_heads], if a layer remembers */
+  int32_t segments; /* most that one row can see, sinks and memory included */
   int32_t rows;     /* most rows in one pass */
+  int32_t block;    /* of the layers that remember, 0 = none */
+  int32_t zero;
 } lcx_plan;
 
 struct longctx {
@@ -2082,7 +2411,7 @@ struct longctx {
 };
 
 #define LCX_MAGIC "longctx" /* with its zero, 8 bytes */
-#define LCX_FORMAT 1
+#define LCX_FORMAT 2
 #define LCX_PROBE 0x01020304u /* reads otherwise on a machine of the other byte order */
 #define LCX_GUARD 256         /* bytes that kernels may read past the last tile */
 
@@ -2105,6 +2434,7 @@ static void lcx_wish_layer_from(const longctx_layer *l, int head_dim, lcx_wish_l
   w->scale = lcx_bits(l->scale) << 1 ? l->scale : (float)(1.0 / lcx_sqrt(head_dim));
   w->softcap = l->softcap;
   w->n_freqs = l->rope_freqs ? w->rope_dims / 2 : 0;
+  w->memory = l->memory;
   w->rope_base = l->rope_base == 0 ? 10000 : l->rope_base;
 }
 
@@ -2123,6 +2453,7 @@ static void lcx_wish_from(const longctx_desc *d, lcx_wish *w)
   w->type_v = d->type_v;
   w->has_layers = d->layers != NULL;
   w->alibi_max_bias = d->alibi_max_bias;
+  w->memory_first = d->memory_first;
   lcx_wish_layer_from(&base, d->head_dim, &w->base);
 }
 
@@ -2176,6 +2507,10 @@ static const char *lcx_check_layer(const lcx_wish *w, const lcx_wish_layer *l)
            "softcap is above 0 but below 1e-3: give the cap of a score (0 means none)");
   LCX_WANT(l->n_freqs == 0 || l->n_freqs == l->rope_dims / 2,
            "rope_freqs does not hold rope_dims/2 frequencies: give one for each pair");
+  LCX_WANT(LCX_IN(l->memory, LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_DELTA) && l->zero == 0,
+           "memory is no LONGCTX_MEMORY_ value: give LONGCTX_MEMORY_NONE, _LINEAR or _DELTA");
+  LCX_WANT(!l->memory || l->block > 1,
+           "memory needs a block: make block above 1 (window = block is the paper's segment)");
   return NULL;
 }
 
@@ -2204,6 +2539,8 @@ static const char *lcx_check_wish(const lcx_wish *w)
            "type_v is no type: give LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16 or LONGCTX_Q8");
   LCX_WANT(lcx_finite(w->alibi_max_bias) && LCX_IN(w->alibi_max_bias, 0, 64),
            "alibi_max_bias is negative, above 64 or not finite: 8 is usual, 0 for no ALiBi");
+  LCX_WANT(LCX_IN(w->memory_first, LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO) && w->zero == 0,
+           "memory_first is no LONGCTX_FIRST_ value: give LONGCTX_FIRST_LOCAL or _ZERO");
   return NULL;
 }
 
@@ -2213,7 +2550,7 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
   const char *bad = lcx_check_wish(w);
   const double *table = NULL;
   uint64_t n = 0;
-  int i;
+  int i, block = 0;
   if (bad) return bad;
   *bytes = sizeof *w + (w->has_layers ? (uint64_t)w->n_layers * sizeof(lcx_wish_layer) : 0);
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
@@ -2224,6 +2561,9 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
     if (!bad && o->desc && l.n_freqs) bad = lcx_check_freqs(table, l.n_freqs);
     if (bad) return bad;
     n += (uint64_t)l.n_freqs;
+    LCX_WANT(i < 0 || !l.memory || !block || l.block == block,
+             "memory stands in layers of different block: give all that remember the same block");
+    if (i >= 0 && l.memory) block = l.block;
     LCX_WANT(LCX_IN(l.kv_from, -1, i > 0 ? i - 1 : -1),
              "kv_from is below -1 or no lower layer: give the index of an earlier layer, or -1");
     if (l.kv_from < 0) continue;
@@ -2232,6 +2572,8 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
              "kv_from names a layer that reads another: give the layer that has its own keys");
     LCX_WANT(l.window <= from.window && l.block == from.block,
              "kv_from names a layer of smaller window or other block: window may only shrink");
+    LCX_WANT(!l.memory || l.memory == from.memory,
+             "kv_from names a layer of other memory: read its memory by the same rule, or none");
   }
   *bytes += n * sizeof(double);
   return NULL;
@@ -2261,13 +2603,15 @@ typedef struct lcx_ticket {
 } lcx_ticket;
 
 /* One part's working space: carved from `base`, or only measured when w is NULL. */
-static uint64_t lcx_carve(const lcx_wish *wish, int rows, unsigned char *base, lcx_rows *w)
+static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *base,
+                          lcx_rows *w)
 {
   lcx_cursor c = {0, 0};
   lcx_rows none;
+  int rows = p->rows;
   uint64_t n = (uint64_t)rows, k = (uint64_t)wish->head_dim, v = (uint64_t)wish->head_dim_v;
   uint64_t stride = (uint64_t)lcx_up(wish->head_dim_v, LCX_PANEL), quads = (k + 3) / 4;
-  uint64_t two = wish->sinks > 0 ? 2 : 1;
+  uint64_t two = wish->sinks > 0 ? 2 : 1, remember = p->block ? LCX_STRIP : 0;
   int i;
   if (!w) w = &none;
 #define LCX_CARVE(type, field, count)                                                            \
@@ -2308,7 +2652,13 @@ static uint64_t lcx_carve(const lcx_wish *wish, int rows, unsigned char *base, l
   LCX_CARVE(int32_t, qi_shift, wish->type_k == LONGCTX_Q8 ? n : 0);
   LCX_CARVE(int32_t, wi, wish->type_v == LONGCTX_Q8 ? n * (LCX_SPAN / 4) * 2 : 0);
   LCX_CARVE(float, wi_scale, wish->type_v == LONGCTX_Q8 ? n : 0);
+  LCX_CARVE(float, phi, remember * k);
+  LCX_CARVE(float, back, remember * (k / 2 * 2));
+  LCX_CARVE(float, val, remember * (uint64_t)lcx_up(wish->head_dim_v, LCX_STRIP));
+  LCX_CARVE(float, recalled, remember * (uint64_t)lcx_up(wish->head_dim_v, LCX_STRIP));
 #undef LCX_CARVE
+  w->backed = -1;
+  w->back_layer = -1;
   if (!(wish->alibi_max_bias > 0)) w->slope = NULL;
   w->n = w->careful = 0;
   w->head_dim = wish->head_dim;
@@ -2340,6 +2690,7 @@ static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, in
   y->reads = l->kv_from >= 0;
   y->source = i;
   y->mscale = l->rope_mscale;
+  y->memory = l->memory;
   y->scale = (float)((double)l->scale * LCX_LOG2E);
   y->cap = (float)((double)l->softcap * LCX_LOG2E);
   lcx_store_make(&y->store[0], w->type_k, w->type_v, w->head_dim, w->head_dim_v, tile, gap);
@@ -2365,13 +2716,15 @@ static void lcx_layer_share(const lcx_layer *source, lcx_layer *y)
   memcpy(y->ring, source->ring, sizeof y->ring);
   memcpy(y->head, source->head, sizeof y->head);
   memcpy(y->store, source->store, sizeof y->store);
+  y->remembered = source->remembered;
 }
 
 /* Most segments that the rows of one batch can see. */
 static int64_t lcx_most_segments(const lcx_wish *w, const lcx_wish_layer *l)
 {
   int64_t seen = (int64_t)l->window + w->max_batch - 1;
-  return (seen + LCX_SEGMENT - 1) / LCX_SEGMENT + 1 + (w->sinks + LCX_SEGMENT - 1) / LCX_SEGMENT;
+  return (seen + LCX_SEGMENT - 1) / LCX_SEGMENT + 1 + (w->sinks + LCX_SEGMENT - 1) / LCX_SEGMENT +
+         (l->memory != 0);
 }
 
 /* The one layout. With `mem` it writes the layers' records there, else it only counts. 0, or
@@ -2381,6 +2734,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
 {
   lcx_cursor c = {offsetof(struct longctx, wish), 0};
   uint64_t steps = 0, logits, heads = (uint64_t)w->n_heads, kv_heads = (uint64_t)w->n_kv_heads;
+  lcx_memory m = lcx_memory_make(w->head_dim, w->head_dim_v);
   int i;
   memset(p, 0, sizeof *p);
   lcx_take(&c, 1, wish_bytes, 8);
@@ -2400,15 +2754,21 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     y.steps = steps;
     y.logits = logits + (uint64_t)i * heads * sizeof(float);
     p->window += c.at - before;
+    if (l.memory) p->block = l.block;
+    before = c.at;
+    if (l.memory && l.kv_from < 0)
+      y.remembered = lcx_take(&c, kv_heads * 2 * (uint64_t)m.floats, sizeof(float), 64);
+    p->memory += c.at - before;
     p->segments = (int32_t)lcx_max64(p->segments, lcx_most_segments(w, &l));
     if (!mem || c.over) continue;
     if (l.kv_from >= 0) lcx_layer_share(&((lcx_layer *)(void *)(mem + p->layers))[l.kv_from], &y);
     ((lcx_layer *)(void *)(mem + p->layers))[i] = y;
   }
+  p->gates = lcx_take(&c, p->block ? (uint64_t)w->n_layers * heads : 0, sizeof(float), 8);
   lcx_take(&c, 1, LCX_GUARD, 1);
   p->scratch = lcx_take(&c, 0, 1, 64);
   p->rows = (int32_t)lcx_min64((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads), LCX_ROWS);
-  p->work = lcx_carve(w, p->rows, NULL, NULL);
+  p->work = lcx_carve(w, p, NULL, NULL);
   lcx_take(&c, (uint64_t)max_threads, p->work, 64);
   p->partial = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
   p->partials = lcx_take(&c, max_threads > 1 ? kv_heads * (uint64_t)p->rows * p->partial : 0,
@@ -2466,6 +2826,7 @@ LONGCTX_API longctx_layer longctx_layer_make(const longctx_desc *d)
   l.rope_freqs = d->rope_freqs;
   l.scale = d->scale;
   l.softcap = d->softcap;
+  l.memory = d->memory;
   return l;
 }
 
@@ -2490,6 +2851,7 @@ LONGCTX_API int longctx_measure(const longctx_desc *d, longctx_sizes *sizes)
   if (!d || !sizes) return LONGCTX_E_ARG;
   if (lcx_settle(d, &w, &p)) return LONGCTX_E_DESC;
   sizes->window = (size_t)p.window;
+  sizes->memory = (size_t)p.memory;
   sizes->scratch = (size_t)(p.total - p.scratch);
   sizes->state = (size_t)p.scratch;
   sizes->total = (size_t)p.total;
@@ -2621,7 +2983,226 @@ static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_
 }
 
 /* ============================================================================================ */
-/* == 10 STATE ==                                                                               */
+/* == 10 MEMORY ==                                                                              */
+/* Infini-attention (arXiv 2404.07143): when rows are folded, what queries recall.              */
+
+/* The block b of now takes the place of the one that leaves the window at its end, [X, X + B) with
+   X = (b + 1)*B - window. Of that block as many tokens are folded as this one has, down to a
+   multiple of 16; the rest at its end, where all is settled. So memory is a function of the
+   position and the tokens, whatever the chunks were, and a rejected draft never gets here. */
+
+static lcx_memory lcx_memory_of(const longctx *lc)
+{
+  return lcx_memory_make(lc->wish.head_dim, lc->wish.head_dim_v);
+}
+
+/* KV head h's M, z and what is on its way, of a layer that remembers */
+static float *lcx_memory_at(const longctx *lc, const lcx_layer *y, int h)
+{
+  size_t floats = 2 * (size_t)lcx_memory_of(lc).floats;
+  return (float *)(void *)lcx_at(lc, y->remembered) + (size_t)h * floats;
+}
+
+/* gates of layer i's query heads, 0 to 1 */
+static float *lcx_gates_of(const longctx *lc, int i)
+{
+  return (float *)(void *)lcx_at(lc, lc->plan.gates) + (size_t)i * (size_t)lc->wish.n_heads;
+}
+
+static int lcx_keeps_memory(const lcx_layer *y) { return y->memory && !y->reads; }
+
+/* Everything is forgotten, gates stay. */
+static void lcx_forget(longctx *lc)
+{
+  size_t bytes = 2 * (size_t)lcx_memory_of(lc).floats * sizeof(float);
+  int i;
+  for (i = 0; i < lc->wish.n_layers; ++i) {
+    const lcx_layer *y = lcx_layer_of(lc, i);
+    if (lcx_keeps_memory(y))
+      memset(lcx_at(lc, y->remembered), 0, bytes * (size_t)lc->wish.n_kv_heads);
+  }
+}
+
+/* Nothing was folded or added yet: then z is 0, and each feature that ever counted is above 0. */
+static int lcx_blank(const longctx *lc, const float *settled)
+{
+  lcx_memory m = lcx_memory_of(lc);
+  const float *z = settled + m.strips * m.dims * LCX_STRIP;
+  int d = 0;
+  while (d < m.dims && lcx_bits(z[d]) << 1 == 0) ++d;
+  return d == m.dims;
+}
+
+/* ---- folding ------------------------------------------------------------------------------- */
+
+/* Of the block that leaves when the block of `position` ends, the first token that waits; end: as
+   of this block's end. */
+static int64_t lcx_waits(const longctx *lc, const lcx_layer *y, int64_t position, int end)
+{
+  int64_t b = y->block, leaving = (position / b + 1) * b - y->window, after = lcx_after_sinks(lc);
+  int64_t low = lcx_max64(leaving, after), x = leaving + (end ? b : position % b);
+  return lcx_max64(low, end || x < 0 ? x : x - x % LCX_STRIP);
+}
+
+/* Turns that rotate the 16 keys at x.. back: by -position, at 1/mscale. */
+static void lcx_turn_back(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y, int i,
+                          lcx_rows *w, int64_t x)
+{
+  const uint64_t *step = (const uint64_t *)(const void *)lcx_at(lc, y->steps);
+  uint64_t at[LCX_STRIP];
+  float turn[3 * (LCX_STRIP + 16)];
+  int j;
+  if (w->backed == x && w->back_layer == i) return;
+  for (j = 0; j < LCX_STRIP; ++j) at[j] = 0 - ((uint64_t)x + (uint64_t)j);
+  for (j = 0; j < y->half; ++j) { /* phase = position * step, so the two may change places */
+    float *to = w->back + j * 2 * LCX_STRIP;
+    kernel->turn(at, LCX_STRIP, step[j], 1.0f / y->mscale, turn);
+    memcpy(to, turn, LCX_STRIP * sizeof(float));
+    memcpy(to + LCX_STRIP, turn + LCX_STRIP + 16, LCX_STRIP * sizeof(float));
+  }
+  w->backed = x;
+  w->back_layer = i;
+}
+
+/* Tokens from..to-1 of KV head h; at a block's end, settle. */
+static void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, lcx_rows *w, int h,
+                     int64_t from, int64_t to, int end)
+{
+  const lcx_layer *y = lcx_layer_of(lc, i);
+  const lcx_store *st = &y->store[0];
+  const unsigned char *ring = lcx_at(lc, y->ring[0] + (uint64_t)h * y->head[0]);
+  lcx_memory m = lcx_memory_of(lc);
+  float *settled = lcx_memory_at(lc, y, h), *way = settled + m.floats;
+  while (from < to) {
+    int64_t x = from - from % LCX_STRIP, last = lcx_min64(to - x, LCX_STRIP);
+    lcx_turn_back(kernel, lc, y, i, w, x);
+    kernel->fold(&m, w, st, ring + lcx_tile_at(st, x), (int)(x % st->tile), (int)(from - x),
+                 (int)last, y->half, y->memory == LONGCTX_MEMORY_DELTA, settled);
+    from = x + last;
+  }
+  if (end) kernel->sum(settled, way, way, m.floats, 0);
+}
+
+/* One part's share of what n more committed tokens fold: every parts-th KV head of all layers. */
+static void lcx_fold_part(const longctx *lc, lcx_rows *w, int n, int part, int parts)
+{
+  const lcx_kernels *kernel = lcx_kernels_of(lc->isa);
+  int end = (lc->position + n) % lc->plan.block == 0, i, h, unit = 0;
+  for (i = 0; i < lc->wish.n_layers; ++i) {
+    const lcx_layer *y = lcx_layer_of(lc, i);
+    if (!lcx_keeps_memory(y)) continue;
+    for (h = 0; h < lc->wish.n_kv_heads; ++h)
+      if (unit++ % parts == part)
+        lcx_fold(kernel, lc, i, w, h, lcx_waits(lc, y, lc->position, 0),
+                 lcx_waits(lc, y, end ? lc->position : lc->position + n, end), end);
+  }
+}
+
+/* Do n more committed tokens fold or settle anything? */
+static int lcx_folds(const longctx *lc, int n)
+{
+  int i;
+  if (n == 0 || lc->plan.block == 0) return 0;
+  if ((lc->position + n) % lc->plan.block == 0) return 1;
+  for (i = 0; i < lc->wish.n_layers; ++i) {
+    const lcx_layer *y = lcx_layer_of(lc, i);
+    if (lcx_keeps_memory(y) &&
+        lcx_waits(lc, y, lc->position, 0) < lcx_waits(lc, y, lc->position + n, 0))
+      return 1;
+  }
+  return 0;
+}
+
+LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src)
+{
+  const uint64_t wish = offsetof(struct longctx, wish);
+  lcx_memory m;
+  int i, h, any = 0;
+  if (!dst || !src || dst == src) return LONGCTX_E_ARG;
+  if (dst->wish.bytes != src->wish.bytes ||
+      memcmp(lcx_at(dst, wish), lcx_at(src, wish), (size_t)dst->wish.bytes))
+    return LONGCTX_E_MISMATCH;
+  for (i = 0; i < dst->wish.n_layers; ++i) {
+    int rule = lcx_layer_of(dst, i)->memory;
+    if (rule == LONGCTX_MEMORY_DELTA) return LONGCTX_E_DESC;
+    any |= rule;
+  }
+  if (!any) return LONGCTX_E_DESC;
+  m = lcx_memory_of(dst);
+  for (i = 0; i < dst->wish.n_layers; ++i)
+    for (h = 0; lcx_keeps_memory(lcx_layer_of(dst, i)) && h < dst->wish.n_kv_heads; ++h) {
+      float *to = lcx_memory_at(dst, lcx_layer_of(dst, i), h);
+      lcx_kernels_of(dst->isa)
+          ->sum(to, lcx_memory_at(src, lcx_layer_of(src, i), h), to + m.floats, m.floats, 1);
+    }
+  return LONGCTX_OK;
+}
+
+/* ---- recalling ----------------------------------------------------------------------------- */
+
+/* 1/(1 + e^-x), 0 up to -87; a quotient is rounded before the sum, so no compiler fuses them */
+static float lcx_sigmoid(float x)
+{
+  double a = x < 0 ? -(double)x : (double)x, e = 0;
+  if (!(a < 87)) return x < 0 ? 0.0f : 1.0f;
+  e = (double)lcx_pow2_minus(a / 0.69314718055994531);
+  return (float)((x < 0 ? e : 1) / (1 + e));
+}
+
+LONGCTX_API int longctx_set_gate(longctx *lc, int layer, const float *logits)
+{
+  int h;
+  if (!lc || layer < 0 || layer >= lc->wish.n_layers || !lcx_layer_of(lc, layer)->memory)
+    return LONGCTX_E_ARG;
+  for (h = 0; logits && h < lc->wish.n_heads; ++h) /* by bits: what is above infinity's is NaN */
+    if (lcx_bits(logits[h]) << 1 > 0xff000000u) return LONGCTX_E_ARG;
+  for (h = 0; h < lc->wish.n_heads; ++h)
+    lcx_gates_of(lc, layer)[h] = logits ? lcx_sigmoid(logits[h]) : 0;
+  return LONGCTX_OK;
+}
+
+/* Does any query head of KV head h in layer i take memory in now? */
+static int lcx_remembers(const longctx *lc, int i, int h)
+{
+  const lcx_layer *y = lcx_layer_of(lc, i);
+  int group = lcx_group(lc), g;
+  if (!y->memory) return 0;
+  for (g = 0; g < group && !(lcx_gates_of(lc, i)[h * group + g] > 0); ++g) {}
+  return g < group && (lc->wish.memory_first == LONGCTX_FIRST_ZERO ||
+                       !lcx_blank(lc, lcx_memory_at(lc, y, h)));
+}
+
+/* What the rows r0..r0+n-1, at most 16, of KV head h recall; returns how many do, row[] names
+   them, w->recalled has them. A row whose gate is closed or whose query is no number does not. */
+static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_rows *w, int h,
+                      int r0, int n, const float *q, int *row)
+{
+  const lcx_layer *y = lcx_layer_of(lc, i);
+  int group = lcx_group(lc), some = 0, r;
+  lcx_memory m = lcx_memory_of(lc);
+  for (r = 0; r < n; ++r) {
+    int token = (r0 + r) / group, head = h * group + (r0 + r) % group;
+    const float *x = q + ((size_t)token * (size_t)lc->wish.n_heads + (size_t)head) * (size_t)m.dims;
+    if (!(lcx_gates_of(lc, i)[head] > 0) ||
+        kernel->hold(x, m.dims, lcx_pairs(y), 1.0f, LCX_BIG, w->line))
+      continue;
+    kernel->feature(w->line, m.dims, w->phi + some);
+    row[some++] = r0 + r;
+  }
+  if (some) kernel->recall(&m, lcx_memory_at(lc, y, h), w->phi, some, w->recalled);
+  return some;
+}
+
+/* What the j-th of them recalled, in one row: [head_dim_v], rounded up to 16. */
+static void lcx_recalled(const lcx_rows *w, int j, float *to)
+{
+  int d;
+  for (d = 0; d < w->head_dim_v; d += LCX_STRIP)
+    memcpy(to + d, w->recalled + (d + j) * LCX_STRIP, LCX_STRIP * sizeof(float));
+}
+
+/* ============================================================================================ */
+/* == 11 STATE ==                                                                               */
 /* The block's life: init, open, reset, copy; state files.                                      */
 
 static lcx_live *lcx_live_of(const longctx *lc, int i)
@@ -2774,6 +3355,12 @@ static int lcx_sound_position(int64_t start, int64_t position)
   return start >= 0 && position >= start && position <= LCX_POS_END;
 }
 
+/* with memory a text starts where a block does */
+static int lcx_sound_start(const lcx_plan *p, int64_t start)
+{
+  return p->block == 0 || start % p->block == 0;
+}
+
 /* What could have been stored is finite, and a key no larger than a rotation makes of LCX_BIG. */
 static int lcx_sound_number(int type, float limit, const unsigned char *p)
 {
@@ -2806,7 +3393,8 @@ static uint64_t lcx_row_bytes(const lcx_store *s)
                     s->head_dim_v * lcx_elem(s->type_v) + 4 * (s->type_v == LONGCTX_Q8));
 }
 
-/* What a state file begins with; its wish follows, then sink logits, rows and a hash. */
+/* What a state file begins with; its wish follows, then sink logits and gates, rows and memory, and
+   a hash. */
 typedef struct lcx_file_head {
   char magic[8];
   uint32_t version, probe;
@@ -2909,6 +3497,22 @@ static void lcx_stream_row(lcx_stream *s, const lcx_store *st, unsigned char *ti
   if (st->type_v == LONGCTX_Q8) lcx_stream_number(s, LONGCTX_F32, LCX_MAX, scale_v);
 }
 
+/* KV head h's memory: M row by row, z, and the same of what is on its way. */
+static void lcx_stream_memory(lcx_stream *s, const lcx_memory *m, float *x)
+{
+  int part, d, e;
+  for (part = 0; part < 2; ++part, x += m->floats) {
+    float *z = x + m->strips * m->dims * LCX_STRIP;
+    for (d = 0; d < m->dims && !s->error; ++d)
+      for (e = 0; e < m->dims_v; ++e) {
+        float *p = x + (e / LCX_STRIP * m->dims + d) * LCX_STRIP + e % LCX_STRIP;
+        lcx_stream_number(s, LONGCTX_F32, LCX_STOCK, (unsigned char *)p);
+      }
+    for (d = 0; d < m->dims; ++d)
+      lcx_stream_number(s, LONGCTX_F32, LCX_STOCK, (unsigned char *)(z + d));
+  }
+}
+
 /* Rows that the next token can see, oldest first: coordinates from..to among the sinks (which = 1)
    or in the window. */
 static void lcx_kept(const longctx *lc, const lcx_layer *y, int which, int64_t start,
@@ -2935,6 +3539,12 @@ static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int6
       if (!s->error && !lcx_sound_logits(&logit, 1)) s->error = LONGCTX_E_FORMAT;
       if (s->mode == LCX_READ && !s->error) lcx_logits_of(lc, i)[n] = logit;
     }
+    for (n = 0; n < lc->wish.n_heads && lcx_layer_of(lc, i)->memory && !s->error; ++n) {
+      float gate = lcx_gates_of(lc, i)[n];
+      lcx_stream_bytes(s, &gate, sizeof gate);
+      if (!s->error && !(lcx_finite(gate) && LCX_IN(gate, 0, 1))) s->error = LONGCTX_E_FORMAT;
+      if (s->mode == LCX_READ && !s->error) lcx_gates_of(lc, i)[n] = gate;
+    }
   }
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
@@ -2946,6 +3556,10 @@ static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int6
         for (lcx_kept(lc, y, which, start, position, &x, &to); x < to && !s->error; ++x)
           lcx_stream_row(s, st, ring + lcx_tile_at(st, x), (int)(x % st->tile));
       }
+    for (h = 0; h < lc->wish.n_kv_heads && lcx_keeps_memory(y) && !s->error; ++h) {
+      lcx_memory m = lcx_memory_of(lc);
+      lcx_stream_memory(s, &m, lcx_memory_at(lc, y, h));
+    }
   }
 }
 
@@ -2955,7 +3569,10 @@ static uint64_t lcx_state_bytes(const longctx *lc, int64_t start, int64_t positi
   int i, which;
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
-    n += sizeof(int32_t) + (uint64_t)lc->wish.n_heads * sizeof(float);
+    n += sizeof(int32_t) + (uint64_t)lc->wish.n_heads * sizeof(float) * (y->memory ? 2 : 1);
+    if (lcx_keeps_memory(y))
+      n += (uint64_t)lc->wish.n_kv_heads * 2 * (uint64_t)lc->wish.head_dim *
+           (uint64_t)(lc->wish.head_dim_v + 1) * sizeof(float);
     for (which = 0; which < 2 && !y->reads; ++which) {
       int64_t from, to;
       lcx_kept(lc, y, which, start, position, &from, &to);
@@ -2988,7 +3605,8 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
     return lcx_give(lc, LONGCTX_E_FORMAT, error);
   code = lcx_sound_wish(lc, bytes, lc->max_threads, &p);
   if (code) return lcx_give(lc, code, error);
-  if (memcmp(&p, &lc->plan, sizeof p)) return lcx_give(lc, LONGCTX_E_FORMAT, error);
+  if (memcmp(&p, &lc->plan, sizeof p) || !lcx_sound_start(&p, lc->start))
+    return lcx_give(lc, LONGCTX_E_FORMAT, error);
   for (i = 0; i < lc->wish.n_layers; ++i)
     if (!LCX_IN(lcx_live_of(lc, i)->has_logits, 0, 1)) return lcx_give(lc, LONGCTX_E_FORMAT, error);
   lcx_derive(lc, lc->max_threads); /* never trusted, always the same for the same wish */
@@ -3005,6 +3623,7 @@ LONGCTX_API void longctx_reset(longctx *lc)
 {
   if (!lc) return;
   lc->start = lc->position = 0;
+  lcx_forget(lc);
   lcx_drop_batch(lc);
 }
 
@@ -3021,7 +3640,8 @@ LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *lc)
 LONGCTX_API int longctx_seek(longctx *lc, int64_t position)
 {
   int i;
-  if (!lc || position < 0 || position > LCX_POS_END) return LONGCTX_E_ARG;
+  if (!lc || position < 0 || position > LCX_POS_END || !lcx_sound_start(&lc->plan, position))
+    return LONGCTX_E_ARG;
   if (lc->position != lc->start) return LONGCTX_E_ORDER;
   for (i = 0; i < lc->wish.n_layers; ++i)
     if (lcx_live_of(lc, i)->rows) return LONGCTX_E_ORDER;
@@ -3121,7 +3741,8 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
   lc->start = head.start;
   lc->position = head.position;
   lcx_derive(lc, 1);
-  if (head.bytes != lcx_state_bytes(lc, lc->start, lc->position))
+  if (head.bytes != lcx_state_bytes(lc, lc->start, lc->position) ||
+      !lcx_sound_start(&lc->plan, lc->start))
     return lcx_give(lc, LONGCTX_E_FORMAT, error);
   lcx_stream_all(lc, &s, lc->start, lc->position);
   code = lcx_read_hash(&s);
@@ -3144,7 +3765,8 @@ static int lcx_read_into(longctx *lc, FILE *file, int mode)
     lcx_stream_bytes(&s, e, sizeof e);
     other = s.error || memcmp(e, own + i, sizeof e);
   }
-  if (!other && head.bytes != lcx_state_bytes(lc, head.start, head.position))
+  if (!other && (head.bytes != lcx_state_bytes(lc, head.start, head.position) ||
+                 !lcx_sound_start(&lc->plan, head.start)))
     return LONGCTX_E_FORMAT;
   if (!other) lcx_stream_all(lc, &s, head.start, head.position);
   if (s.error) return s.error;
@@ -3176,7 +3798,7 @@ LONGCTX_API int longctx_restore(longctx *lc, FILE *file)
 #endif
 
 /* ============================================================================================ */
-/* == 11 ATTEND ==                                                                              */
+/* == 12 ATTEND ==                                                                              */
 /* The calls of the forward pass: checks, work shared among parts, time.                        */
 
 #if defined(_OPENMP) && !defined(LONGCTX_NO_OPENMP)
@@ -3198,7 +3820,11 @@ typedef struct lcx_call {
 
 LONGCTX_API int longctx_room(const longctx *lc)
 {
-  return lc ? (int)lcx_min64(lc->wish.max_batch, LCX_POS_END - lc->position) : 0;
+  int64_t room, block;
+  if (!lc) return 0;
+  room = lcx_min64(lc->wish.max_batch, LCX_POS_END - lc->position);
+  block = lc->plan.block; /* none of a batch's rows may read what another one folds */
+  return (int)(block ? lcx_min64(room, block - lc->position % block) : room);
 }
 
 static void lcx_call_make(lcx_call *c, longctx *lc, int layer, int n, float *out)
@@ -3249,7 +3875,7 @@ static int lcx_useful(const lcx_call *c, int n_parts)
   int parts = lcx_min(n_parts, c->lc->max_threads);
   if (lcx_splits(c, parts)) {
     lcx_reach r = lcx_call_reach(c);
-    units *= r.sinks + r.windows;
+    units *= r.sinks + r.windows + (c->y->memory != 0);
   }
   return (int)lcx_min64(parts, units);
 }
@@ -3286,17 +3912,54 @@ static void lcx_see(const lcx_call *c, lcx_rows *w, int h, lcx_segment_at s)
     if (w->bad[r]) w->l[r] = lcx_float(0x7fc00000u);
 }
 
+/* query head of row r of KV head h */
+static int lcx_head_of(const lcx_call *c, int h, int r)
+{
+  int group = lcx_group(c->lc);
+  return h * group + r % group;
+}
+
+/* where its output goes */
+static float *lcx_out_of(const lcx_call *c, int h, int r)
+{
+  const lcx_wish *wish = &c->lc->wish;
+  size_t row = (size_t)(r / lcx_group(c->lc)) * (size_t)wish->n_heads;
+  return c->out + (row + (size_t)lcx_head_of(c, h, r)) * (size_t)wish->head_dim_v;
+}
+
 /* Row r of KV head h is complete: the sink logit joins, the quotient goes out. */
 static void lcx_close(const lcx_call *c, int h, int r, float m, float l, float *o)
 {
   const lcx_wish *wish = &c->lc->wish;
-  int group = lcx_group(c->lc), head = h * group + r % group;
-  float *out = c->out;
-  out += ((size_t)(r / group) * (size_t)wish->n_heads + (size_t)head) * (size_t)wish->head_dim_v;
+  int head = lcx_head_of(c, h, r);
   if (lcx_live_of(c->lc, c->layer)->has_logits)
     c->kernel->merge(&m, &l, o, lcx_logits_of(c->lc, c->layer)[head], 1.0f, NULL,
                      wish->head_dim_v);
-  c->kernel->finish(o, l, wish->head_dim_v, out);
+  c->kernel->finish(o, l, wish->head_dim_v, lcx_out_of(c, h, r));
+}
+
+/* What row r of KV head h recalled joins its output. */
+static void lcx_blend(const lcx_call *c, int h, int r, const float *recalled)
+{
+  c->kernel->blend(recalled, lcx_gates_of(c->lc, c->layer)[lcx_head_of(c, h, r)],
+                   c->lc->wish.head_dim_v, lcx_out_of(c, h, r));
+}
+
+/* Rows r0..r0+n-1 of KV head h recall: into their outputs, or kept for join as `segment`. */
+static void lcx_remember(const lcx_call *c, lcx_rows *w, int h, int r0, int n, int64_t segment)
+{
+  int row[LCX_STRIP], i, r, some;
+  if (!lcx_remembers(c->lc, c->layer, h)) return;
+  for (r = r0; r < r0 + n; r += LCX_STRIP) {
+    some = lcx_recall(c->kernel, c->lc, c->layer, w, h, r, lcx_min(LCX_STRIP, r0 + n - r), c->q,
+                      row);
+    for (i = 0; i < some; ++i) {
+      float *to = segment < 0 ? w->line : lcx_partial(c->lc, h, segment, row[i]) + 2;
+      lcx_recalled(w, i, to);
+      if (segment < 0) lcx_blend(c, h, row[i], to);
+      else to[-2] = 1;
+    }
+  }
 }
 
 /* One KV head from rows in to outputs out. */
@@ -3324,6 +3987,7 @@ static void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
     }
     for (r = 0; r < n; ++r)
       lcx_close(c, h, r0 + r, w->sum_m[r], w->sum_l[r], w->sum_o + r * w->stride);
+    lcx_remember(c, w, h, r0, n, -1);
   }
 }
 
@@ -3335,6 +3999,11 @@ static void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_rea
   lcx_segment_at s = lcx_segment_of(reach, i);
   int64_t after = lcx_after_sinks(c->lc);
   int r;
+  if (i == reach->sinks + reach->windows) { /* behind the last one: memory */
+    for (r = 0; r < c->n * lcx_group(c->lc); ++r) lcx_partial(c->lc, h, i, r)[0] = 0;
+    lcx_remember(c, w, h, 0, c->n * lcx_group(c->lc), i);
+    return;
+  }
   if (s.which) lcx_write(c, w, h, c->lc->start + s.from, lcx_min64(c->lc->start + s.to, after));
   else lcx_write(c, w, h, lcx_max64(s.from, after), s.to);
   lcx_prepare(c->kernel, c->lc, c->y, w, h, 0, c->n * lcx_group(c->lc), c->q);
@@ -3352,10 +4021,11 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   lcx_ticket *ticket = lcx_ticket_of(c->lc, part);
   int heads = c->lc->wish.n_kv_heads;
   lcx_rows w;
-  lcx_carve(&c->lc->wish, c->lc->plan.rows, (unsigned char *)ticket, &w);
+  lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
   if (lcx_splits(c, parts)) {
     lcx_reach reach = lcx_call_reach(c);
-    int64_t per_head = reach.sinks + reach.windows, units = per_head * heads, u;
+    int64_t per_head = reach.sinks + reach.windows + (c->y->memory != 0);
+    int64_t units = per_head * heads, u;
     w.careful = 1;
     for (u = units * part / parts; u < units * (part + 1) / parts; ++u)
       lcx_one_segment(c, &w, (int)(u / per_head), &reach, u % per_head);
@@ -3375,7 +4045,7 @@ static void lcx_merge_partials(const lcx_call *c)
   lcx_reach reach = lcx_call_reach(c);
   int rows = c->n * lcx_group(c->lc), dims = c->lc->wish.head_dim_v, h, r;
   lcx_rows w;
-  lcx_carve(&c->lc->wish, c->lc->plan.rows, (unsigned char *)lcx_ticket_of(c->lc, 0), &w);
+  lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)lcx_ticket_of(c->lc, 0), &w);
   for (h = 0; h < c->lc->wish.n_kv_heads; ++h)
     for (r = 0; r < rows; ++r) {
       float m = LCX_NOTHING, l = 0;
@@ -3386,6 +4056,8 @@ static void lcx_merge_partials(const lcx_call *c)
         c->kernel->merge(&m, &l, w.sum_o, part[0], part[1], part + 2, dims);
       }
       lcx_close(c, h, r, m, l, w.sum_o);
+      if (c->y->memory && lcx_partial(c->lc, h, i, r)[0] > 0)
+        lcx_blend(c, h, r, lcx_partial(c->lc, h, i, r) + 2);
     }
 }
 
@@ -3450,6 +4122,22 @@ LONGCTX_API int longctx_attend(longctx *lc, int layer, int n, const float *q, co
   return LONGCTX_OK;
 }
 
+/* All that n more committed tokens fold, by as many threads as attend would take. */
+static void lcx_fold_all(longctx *lc, int n)
+{
+  int parts = 1, p;
+#if LCX_OPENMP
+  int64_t heads = (int64_t)lc->wish.n_layers * lc->wish.n_kv_heads;
+  parts = (int)lcx_min64(lcx_min(lc->max_threads, omp_get_max_threads()), heads);
+#pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
+#endif
+  for (p = 0; p < parts; ++p) {
+    lcx_rows w;
+    lcx_carve(&lc->wish, &lc->plan, (unsigned char *)lcx_ticket_of(lc, p), &w);
+    lcx_fold_part(lc, &w, n, p, parts);
+  }
+}
+
 LONGCTX_API int longctx_commit(longctx *lc, int n)
 {
   int i;
@@ -3457,6 +4145,7 @@ LONGCTX_API int longctx_commit(longctx *lc, int n)
   for (i = 0; i < lc->wish.n_layers; ++i)
     if (!lcx_layer_of(lc, i)->reads && lcx_live_of(lc, i)->rows < n) return LONGCTX_E_ORDER;
   lcx_drop_batch(lc);
+  if (lcx_folds(lc, n)) lcx_fold_all(lc, n);
   lc->position += n;
   return LONGCTX_OK;
 }
@@ -3476,7 +4165,7 @@ LONGCTX_API int longctx_set_sink_logits(longctx *lc, int layer, const float *log
 }
 
 /* ============================================================================================ */
-/* == 12 ANSWERS ==                                                                             */
+/* == 13 ANSWERS ==                                                                             */
 /* Questions about a context; codes and names for people.                                       */
 
 LONGCTX_API int64_t longctx_position(const longctx *lc) { return lc ? lc->position : 0; }
@@ -3493,6 +4182,7 @@ static void lcx_layer_back(const longctx *lc, int i, const lcx_wish_layer *w, lo
   l->rope_freqs = lcx_freqs_of(lc, i);
   l->scale = w->scale;
   l->softcap = w->softcap;
+  l->memory = w->memory;
   l->kv_from = w->kv_from;
 }
 
@@ -3519,6 +4209,8 @@ LONGCTX_API longctx_desc longctx_get_desc(const longctx *lc)
   d.type_k = w->type_k;
   d.type_v = w->type_v;
   d.alibi_max_bias = w->alibi_max_bias;
+  d.memory = base.memory;
+  d.memory_first = w->memory_first;
   d.window = base.window;
   d.block = base.block;
   d.positions = base.positions;
@@ -3576,7 +4268,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 }
 
 /* ============================================================================================ */
-/* == 13 BACK DOOR ==                                                                           */
+/* == 14 BACK DOOR ==                                                                           */
 /* Private macros removed, changelog, licence.                                                  */
 
 #undef LCX_ARM
@@ -3587,6 +4279,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_DIMS
 #undef LCX_DIRECT
 #undef LCX_FETCH
+#undef LCX_FOLDED
 #undef LCX_FORMAT
 #undef LCX_GNU
 #undef LCX_GUARD
@@ -3622,6 +4315,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_SEGMENT
 #undef LCX_SPAN
 #undef LCX_SSE2
+#undef LCX_STOCK
+#undef LCX_STRIP
 #undef LCX_TARGET
 #undef LCX_TEXT
 #undef LCX_UNROLL
@@ -3638,6 +4333,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
+     1.1.0  Compressive memory (Infini-attention), linear and delta rule: fields memory and
+            memory_first, longctx_set_gate, longctx_memory_add. State format 2.
      1.0.0  Sliding and block windows with sinks, float32, float16, bfloat16 and int8 keys and
             values, rollback, state files, parts; scalar, SSE2, AVX2, AVX-512, NEON, WASM.
 
