@@ -2140,8 +2140,11 @@ LCX_T static void LCX_FN(fold)(const lcx_memory *m, lcx_rows *w, const lcx_store
   int s, t, d, j;
   LCX_FN(fold_keys)(w, st, tile, at, half, no);
   for (t = first; t < last; ++t)
-    if (LCX_FN(fold_val)(w, st, tile, at + t, t) || no[t] > 0)
+    if (LCX_FN(fold_val)(w, st, tile, at + t, t) || no[t] > 0) { /* 0 times infinity is no 0 */
       for (d = 0; d < m->dims; ++d) w->phi[d * LCX_STRIP + t] = 0;
+      for (s = 0; s < m->strips; ++s)
+        memset(w->val + (s * LCX_STRIP + t) * LCX_STRIP, 0, LCX_STRIP * sizeof(float));
+    }
   if (delta) {
     LCX_FN(recall)(m, settled, w->phi, last, w->recalled);
     for (s = 0; s < m->strips; ++s)
