@@ -464,6 +464,7 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_NOTHING (-1e30f)   /* maximum of a row that has seen nothing yet            */
 #define LCX_LOG2E 1.4426950408889634
 #define LCX_STRIP 16     /* columns of M, tokens and rows that memory takes at once     */
+#define LCX_AHEAD 2048         /* floats of a memory that are fetched before its use */
 #define LCX_FOLDED 5.49755814e11f /* 2^39: keys and values that reach it are not folded */
 #define LCX_STOCK 1.329227996e36f /* 2^120: the most that M or z holds; nothing overflows */
 
@@ -1963,7 +1964,8 @@ LCX_T static void LCX_FN(feature)(const float *x, int dims, float *phi)
    of b is b[16*k]. */
 LCX_T LCX_INLINE void LCX_FN(product_tile)(int rows, int strips, const float *a, int row_a,
                                            int k_a, const float *b, size_t strip_b, int from,
-                                           int to, float *c, size_t strip_c, int onto)
+                                           int to, float *c, size_t strip_c, int onto,
+                                           size_t ahead)
 {
   v_f32 acc[4][LCX_STRIP / v_width], x;
   int i, j, k;
@@ -1974,7 +1976,7 @@ LCX_T LCX_INLINE void LCX_FN(product_tile)(int rows, int strips, const float *a,
   }
   for (k = from; k < to; ++k) {
     LCX_UNROLL for (i = 0; i < strips; ++i)
-      LCX_FETCH(b + (size_t)i * strip_b + (k + 16) * LCX_STRIP);
+      LCX_FETCH(b + (size_t)i * strip_b + (size_t)k * LCX_STRIP + ahead);
     LCX_UNROLL for (i = 0; i < rows * strips; ++i) {
       const float *y = b + (size_t)(i % strips) * strip_b + k * LCX_STRIP;
       x = v_set(a[i / strips * row_a + k * k_a]);
@@ -1996,17 +1998,22 @@ LCX_T LCX_OUTLINE void LCX_FN(product)(int rows, int strips, const float *a, int
 {
   int s, r, wide, tall;
   for (s = 0; s < strips; s += wide, b += (size_t)wide * strip_b, c += (size_t)wide * strip_c) {
+    size_t ahead;
     wide = rows < 4 && strips - s >= 4 ? 4 : 1;
+    ahead = s + wide < strips ? (size_t)wide * strip_b : 0; /* the next strips, early */
     for (r = 0; r < rows; r += tall) {
       const float *x = a + r * row_a;
       float *y = c + r * LCX_STRIP;
       tall = wide == 1 && rows - r >= 4 ? 4 : 1;
       if (wide == 4)
-        LCX_FN(product_tile)(1, 4, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto);
+        LCX_FN(product_tile)(1, 4, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto,
+                             ahead);
       else if (tall == 4)
-        LCX_FN(product_tile)(4, 1, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto);
+        LCX_FN(product_tile)(4, 1, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto,
+                             ahead);
       else
-        LCX_FN(product_tile)(1, 1, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto);
+        LCX_FN(product_tile)(1, 1, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto,
+                             ahead);
     }
   }
 }
@@ -3183,6 +3190,7 @@ static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_r
   const lcx_layer *y = lcx_layer_of(lc, i);
   int group = lcx_group(lc), some = 0, r;
   lcx_memory m = lcx_memory_of(lc);
+  for (r = 0; r < LCX_AHEAD && r < m.floats; r += LCX_STRIP) LCX_FETCH(lcx_memory_at(lc, y, h) + r);
   for (r = 0; r < n; ++r) {
     int token = (r0 + r) / group, head = h * group + (r0 + r) % group;
     const float *x = q + ((size_t)token * (size_t)lc->wish.n_heads + (size_t)head) * (size_t)m.dims;
@@ -4274,6 +4282,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 /* == 14 BACK DOOR ==                                                                           */
 /* Private macros removed, changelog, licence.                                                  */
 
+#undef LCX_AHEAD
 #undef LCX_ARM
 #undef LCX_AVX2
 #undef LCX_AVX512
