@@ -14,7 +14,7 @@ enum { TOKENS = 300, LONGEST = 1400 };
 
 typedef struct axis { const char *title; int n; const char *names[6]; } axis;
 
-enum { SINKS, BLOCK, TYPE_K, TYPE_V, ROPE, RATIO, POSITIONS, LOGITS, N_AXES };
+enum { SINKS, BLOCK, TYPE_K, TYPE_V, ROPE, RATIO, POSITIONS, LOGITS, MEMORY, N_AXES };
 
 static const axis cell_axes[N_AXES] = {
   { "sinks", 4, { "0", "1", "4", "100" } },
@@ -25,6 +25,7 @@ static const axis cell_axes[N_AXES] = {
   { "query heads per KV head", 4, { "1", "3", "4", "8" } },
   { "positions", 2, { "in the cache", "in the text" } },
   { "sink logits", 2, { "off", "on" } },
+  { "memory", 4, { "none", "linear", "delta", "linear, read by another layer" } },
 };
 
 typedef struct cell { int at[N_AXES]; int dim, dim_v, kv, window, tokens; int64_t start; } cell;
@@ -34,10 +35,11 @@ static cell cell_of(int index)
   static const int dims[] = { 16, 8, 32, 24 };
   cell c;
   int a, i = index;
-  for (a = 0; a < N_AXES; a++) {
+  for (a = 0; a < MEMORY; a++) {
     c.at[a] = i % cell_axes[a].n;
     i /= cell_axes[a].n;
   }
+  c.at[MEMORY] = c.at[BLOCK] ? index / 8 * 5 % 19 % 4 : 0;       /* it needs a block             */
   c.dim = dims[index % 7 % 4];
   c.dim_v = index % 5 == 4 ? 12 : c.dim;
   c.kv = 1 + index % 3 % 2;
@@ -50,7 +52,7 @@ static cell cell_of(int index)
 static int count_cells(void)
 {
   int n = 1, a;
-  for (a = 0; a < N_AXES; a++) n *= cell_axes[a].n;
+  for (a = 0; a < MEMORY; a++) n *= cell_axes[a].n;
   return n;
 }
 
@@ -60,6 +62,9 @@ static longctx_desc cell_desc(const cell *c)
   static const int ropes[] = { LONGCTX_ROPE_HALF, LONGCTX_ROPE_INTERLEAVED, LONGCTX_ROPE_NONE,
                                LONGCTX_ROPE_NONE };
   int kv = c->kv;
+  static const int rules[] = { LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_LINEAR, LONGCTX_MEMORY_DELTA,
+                               LONGCTX_MEMORY_LINEAR };
+  static longctx_layer layers[2];
   longctx_desc d = longctx_desc_make(1, kv * ratios[c->at[RATIO]], kv, c->dim, c->window);
   d.head_dim_v = c->dim_v;
   d.sinks = sinks[c->at[SINKS]];
@@ -69,6 +74,12 @@ static longctx_desc cell_desc(const cell *c)
   d.rope = ropes[c->at[ROPE]];
   if (c->at[ROPE] == 3) d.alibi_max_bias = 8.0f;
   d.positions = c->at[POSITIONS] ? LONGCTX_POS_TEXT : LONGCTX_POS_CACHE;
+  d.memory = rules[c->at[MEMORY]];
+  if (c->at[MEMORY] != 3) return d;
+  layers[0] = layers[1] = longctx_layer_make(&d);
+  layers[1].kv_from = 0;
+  d.n_layers = 2;
+  d.layers = layers;
   return d;
 }
 
@@ -109,14 +120,23 @@ typedef struct runner {
   int breaks;
 } runner;
 
-static int attend_rows(runner *r, int n, const float *q, const float *k, const float *v, float *out)
+static int attend_layer(runner *r, int layer, int n, const float *q, const float *k,
+                        const float *v, float *out)
 {
   int n_parts = part_counts[r->s->at[PARTS]], p, step, result = LONGCTX_OK;
-  if (n_parts == 1) return longctx_attend(r->lc, 0, n, q, k, v, out);
+  if (n_parts == 1) return longctx_attend(r->lc, layer, n, q, k, v, out);
   step = n_parts == 8 ? 3 : n_parts == 64 ? 37 : 1;    /* parts out of order                     */
   for (p = 0; p < n_parts && result == LONGCTX_OK; p++)
-    result = longctx_attend_part(r->lc, 0, n, q, k, v, out, (p * step + 1) % n_parts, n_parts);
-  return result == LONGCTX_OK ? longctx_attend_join(r->lc, 0, n, out) : result;
+    result = longctx_attend_part(r->lc, layer, n, q, k, v, out, (p * step + 1) % n_parts, n_parts);
+  return result == LONGCTX_OK ? longctx_attend_join(r->lc, layer, n, out) : result;
+}
+
+/* The layer that writes; then, if there is one, the layer that reads it, whose rows count. */
+static int attend_rows(runner *r, int n, const float *q, const float *k, const float *v, float *out)
+{
+  int result = attend_layer(r, 0, n, q, k, v, out);
+  if (result != LONGCTX_OK || r->d.n_layers == 1) return result;
+  return attend_layer(r, 1, n, q, NULL, NULL, out);
 }
 
 /* A batch of junk, dropped; then the right rows with junk behind them, which commit drops. */
@@ -200,17 +220,20 @@ static int run_schedule(runner *r, const cell *c)
 {
   int limit = chunk_limit(r->s, c->tokens), extra = r->s->at[DRAFTS] ? 3 : 0;
   static const float logits[16] = { 0.5f, -1.0f, 2.0f, 0.0f, 1.0f, -3.0f, 0.1f, 0.7f };
-  int at = 0, next_break = 37, result;
+  int at = 0, next_break = 37, result, l;
   r->d.max_batch = limit + extra;
   r->d.max_threads = part_counts[r->s->at[PARTS]];
   r->lc = t_new(&r->d);
   result = longctx_seek(r->lc, c->start);
   if (c->at[LOGITS]) result |= longctx_set_sink_logits(r->lc, 0, logits);
+  for (l = 0; l < r->d.n_layers && c->at[MEMORY]; l++)
+    result |= longctx_set_gate(r->lc, l, logits);
   if (result == LONGCTX_OK) result = longctx_set_isa(r->lc, r->s->isa);
   while (at < c->tokens && result == LONGCTX_OK) {
     int n = r->s->at[CHUNK] == RANDOM_CHUNKS ? 1 + t_below(&r->seed, limit) : limit;
     if (n > c->tokens - at) n = c->tokens - at;
-    result = run_chunk(r, at, n, extra);
+    if (n > longctx_room(r->lc)) n = longctx_room(r->lc);          /* with memory: a block's end */
+    result = run_chunk(r, at, n, longctx_room(r->lc) < n + extra ? longctx_room(r->lc) - n : extra);
     at += n;
     if (result == LONGCTX_OK && r->s->at[BREAK] && at >= next_break) {
       result = take_break(r);
@@ -279,10 +302,10 @@ static void describe(const cell *c, const schedule *s)
   int a;
   for (a = 0; a < N_AXES; a++) n[a] = cell_axes[a].names[c->at[a]];
   for (a = 0; a < ISA; a++) w[a] = ways[a].names[s->at[a]];
-  t_case("sinks %s, %s window %d, %s/%s, %s, %s to one, %s, logits %s, dim %d | chunks %s, "
-         "drafts %s, break %s, parts %s, %s", n[SINKS], n[BLOCK], c->window, n[TYPE_K], n[TYPE_V],
-         n[ROPE], n[RATIO], n[POSITIONS], n[LOGITS], c->dim, w[CHUNK], w[DRAFTS], w[BREAK],
-         w[PARTS], longctx_isa_name(s->isa));
+  t_case("sinks %s, %s window %d, %s/%s, %s, %s to one, %s, logits %s, memory %s, dim %d | "
+         "chunks %s, drafts %s, break %s, parts %s, %s", n[SINKS], n[BLOCK], c->window, n[TYPE_K],
+         n[TYPE_V], n[ROPE], n[RATIO], n[POSITIONS], n[LOGITS], n[MEMORY], c->dim, w[CHUNK],
+         w[DRAFTS], w[BREAK], w[PARTS], longctx_isa_name(s->isa));
 }
 
 /* The k-th schedule of the walk: drawn, so that it follows no rhythm of the cells. */
@@ -319,7 +342,7 @@ static void try_cell(walk *w, const cell *c, int turns)
   schedule s;
   text x = text_make(&d, c->tokens, 1000);
   float *want = text_out(&x), *got = text_out(&x);
-  size_t bytes = sizeof(float) * text_out_floats(&x);
+  size_t bytes = sizeof(float) * (size_t)c->tokens * x.out_row;
   runner r;
   memset(&s, 0, sizeof s);
   s.isa = w->f->isa[0];

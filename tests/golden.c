@@ -14,25 +14,32 @@ typedef struct shape {
   float alibi, softcap;
   int tokens;
   int64_t start;
+  int memory;
 } shape;
 
 static const shape shapes[] = {
   { "float32, head_dim 64", 8, 2, 64, 64, 100, 1, 4, LONGCTX_F32, LONGCTX_F32, LONGCTX_ROPE_HALF,
-    LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0 },
+    LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, 0 },
   { "float16, head_dim 128", 8, 2, 128, 128, 256, 1, 4, LONGCTX_F16, LONGCTX_F16,
-    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 600, 0 },
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 600, 0, 0 },
   { "bfloat16, head_dim 96, in blocks", 6, 2, 96, 96, 128, 32, 0, LONGCTX_BF16, LONGCTX_BF16,
-    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 0.0f, 300, 1024 },
+    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 0.0f, 300, 1024, 0 },
   { "int8, head_dim 128", 8, 2, 128, 128, 200, 1, 4, LONGCTX_Q8, LONGCTX_Q8, LONGCTX_ROPE_HALF,
-    LONGCTX_POS_CACHE, 0.0f, 0.0f, 500, 0 },
+    LONGCTX_POS_CACHE, 0.0f, 0.0f, 500, 0, 0 },
   { "int8 keys, float16 values, head_dim 24", 4, 4, 24, 24, 70, 1, 130, LONGCTX_Q8, LONGCTX_F16,
-    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0 },
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, 0 },
   { "float16 keys, int8 values, softcap", 7, 1, 64, 40, 90, 1, 1, LONGCTX_F16, LONGCTX_Q8,
-    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 4.0f, 250, 7 },
+    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 4.0f, 250, 7, 0 },
   { "ALiBi, 6 heads", 6, 3, 24, 24, 80, 1, 4, LONGCTX_F32, LONGCTX_BF16, LONGCTX_ROPE_NONE,
-    LONGCTX_POS_CACHE, 8.0f, 0.0f, 250, 0 },
+    LONGCTX_POS_CACHE, 8.0f, 0.0f, 250, 0, 0 },
   { "far out, head_dim 64", 4, 1, 64, 64, 600, 1, 4, LONGCTX_F16, LONGCTX_F16, LONGCTX_ROPE_HALF,
-    LONGCTX_POS_CACHE, 0.0f, 0.0f, 900, (int64_t)1 << 40 },
+    LONGCTX_POS_CACHE, 0.0f, 0.0f, 900, (int64_t)1 << 40, 0 },
+  { "memory, linear, float16, head_dim 128", 8, 2, 128, 128, 64, 64, 4, LONGCTX_F16, LONGCTX_F16,
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, LONGCTX_MEMORY_LINEAR },
+  { "memory, delta, int8, window of 3 blocks", 6, 2, 40, 24, 60, 20, 0, LONGCTX_Q8, LONGCTX_Q8,
+    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 0.0f, 250, 1000, LONGCTX_MEMORY_DELTA },
+  { "memory, delta, float32 and bfloat16", 4, 4, 33, 50, 48, 24, 30, LONGCTX_F32, LONGCTX_BF16,
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 250, 0, LONGCTX_MEMORY_DELTA },
 };
 
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, CHUNK = 40 };
@@ -47,6 +54,9 @@ static const uint64_t golden[N_SHAPES][2] = {
   { 0x19cd12af8295291fu, 0xb408e63fd34e0471u },
   { 0x15e1ee91588f20f1u, 0xc748397582fd315cu },
   { 0xbcb7e9e2b5fdc541u, 0x5fcb15a39fe1b689u },
+  { 0x4a82b750921a4be1u, 0x496252074be13fc2u },
+  { 0x877535ef36518a27u, 0x1b3847ce4e2bd2abu },
+  { 0xfdff890c752fc769u, 0x87b2cc35fe1ac5c4u },
 };
 
 static longctx_desc desc_of(const shape *s)
@@ -62,6 +72,8 @@ static longctx_desc desc_of(const shape *s)
   d.positions = s->positions;
   d.alibi_max_bias = s->alibi;
   d.softcap = s->softcap;
+  d.memory = s->memory;
+  if (s->dim % 2) d.rope_dims = s->dim - 1;
   return d;
 }
 
@@ -102,9 +114,11 @@ static uint64_t run_shape(const shape *s, int isa, int chunk)
   int t, i, n;
   CHECK_EQ(longctx_set_isa(lc, isa), LONGCTX_OK);
   CHECK_EQ(longctx_seek(lc, s->start), LONGCTX_OK);
+  if (s->memory) CHECK_EQ(longctx_set_gate(lc, 0, logits), LONGCTX_OK);
   if (s->dim == 96) CHECK_EQ(longctx_set_sink_logits(lc, 0, logits), LONGCTX_OK);
   for (t = 0; t < s->tokens; t += n) {
     n = s->tokens - t < chunk ? s->tokens - t : chunk;
+    if (n > longctx_room(lc)) n = longctx_room(lc);
     for (i = 0; i < n; i++)
       fill_token(s, t + i, q + i * s->heads * s->dim, k + i * s->kv * s->dim,
                  v + i * s->kv * s->dim_v);

@@ -1136,8 +1136,8 @@ static void soak(long tokens, int block)
   }
   settled = lcx_memory_at(lc, lcx_layer_of(lc, 0), 0);
   for (e = 0; e < 4; e++) {
-    double z = (double)settled[16 * 4 + e] / sum[e] - 1.0, m = (double)settled[16 * e] / big[e] - 1.0;
-    worst = fmax(worst, fmax(fabs(z), fabs(m)));
+    double z = (double)settled[16 * 4 + e] / sum[e], m = (double)settled[16 * e] / big[e];
+    worst = fmax(worst, fmax(fabs(z - 1.0), fabs(m - 1.0)));
   }
   printf("after %ld tokens M and z are right to %.1e\n", tokens, worst);
   t_case("soak of %ld tokens", tokens);

@@ -95,6 +95,59 @@ static void test_bad_kinds(void)
   REFUSE(rope_dims, INT_MIN);
 }
 
+/* Memory: which rule, over which block, whose. */
+static void test_bad_memory(void)
+{
+  longctx_layer layers[2];
+  longctx_desc d = plain();
+  REFUSE(memory, -1);
+  REFUSE(memory, 3);
+  REFUSE(memory, INT_MAX);
+  REFUSE(memory, LONGCTX_MEMORY_LINEAR);               /* without a block                        */
+  REFUSE(memory, LONGCTX_MEMORY_DELTA);
+  REFUSE(memory_first, -1);
+  REFUSE(memory_first, 2);
+  d.block = 4;
+  d.memory = LONGCTX_MEMORY_LINEAR;
+  accept(&d, "memory");
+  d.memory_first = LONGCTX_FIRST_ZERO;
+  accept(&d, "memory_first");
+  layers[0] = layers[1] = longctx_layer_make(&d);
+  CHECK_EQ(layers[0].memory, LONGCTX_MEMORY_LINEAR);
+  d.layers = layers;
+  layers[1].block = 6;
+  refuse(&d, "memory");                                /* two blocks                             */
+  layers[1].memory = LONGCTX_MEMORY_NONE;
+  accept(&d, "another block, without memory");
+  layers[1] = layers[0];
+  layers[1].memory = LONGCTX_MEMORY_DELTA;
+  accept(&d, "two rules, one block");
+  layers[1].kv_from = 0;
+  refuse(&d, "kv_from");                               /* of another rule                        */
+  layers[1].memory = LONGCTX_MEMORY_LINEAR;
+  accept(&d, "a reader of memory");
+  layers[0].memory = LONGCTX_MEMORY_NONE;
+  refuse(&d, "kv_from");                               /* there is none to read                  */
+  layers[1].memory = LONGCTX_MEMORY_NONE;
+  accept(&d, "a reader without");
+}
+
+static void test_memory_sizes(void)
+{
+  longctx_desc d = longctx_desc_make(3, 32, 8, 128, 2048), none;
+  longctx_sizes sizes, without;
+  d.block = 2048;
+  none = d;
+  d.memory = LONGCTX_MEMORY_LINEAR;
+  t_case("memory sizes");
+  CHECK_EQ(longctx_measure(&d, &sizes), LONGCTX_OK);
+  CHECK_EQ(longctx_measure(&none, &without), LONGCTX_OK);
+  CHECK_EQ(without.memory, 0);
+  CHECK_EQ(sizes.memory, 3 * 8 * 2 * 128 * 129 * 4);
+  CHECK_EQ(sizes.window, without.window);
+  CHECK(sizes.state >= without.state + sizes.memory);
+}
+
 static void test_bad_numbers(void)
 {
   static const double bad[4] = { 1.0, 0.1, (double)NAN, 0.01 };
@@ -424,6 +477,11 @@ static longctx_desc random_desc(longctx_layer *layers, uint64_t *seed)
   if (t_below(seed, 4) == 0) d.rope_freqs = some_freqs;
   if (t_below(seed, 4) == 0) d.softcap = 20.0f;
   if (t_below(seed, 4) == 0) d.alibi_max_bias = 8.0f;
+  if (d.block > 1 && t_below(seed, 2)) {
+    d.memory = 1 + t_below(seed, 2);
+    d.memory_first = t_below(seed, 2);
+    return d;
+  }
   if (dim > 1 && t_below(seed, 3) == 0) random_layers(&d, layers, seed);
   return d;
 }
@@ -440,7 +498,10 @@ static void exercise(longctx *lc, const longctx_desc *d, const float *row, float
                      uint64_t *seed)
 {
   int dim_v = d->head_dim_v ? d->head_dim_v : d->head_dim, step, l;
-  for (step = 0; step < 4; step++) {
+  static const float gates[16] = { 1.0f, -1.0f, 0.5f };
+  for (l = 0; l < d->n_layers && d->memory; l++)
+    CHECK_EQ(longctx_set_gate(lc, l, gates), LONGCTX_OK);
+  for (step = 0; step < (d->memory ? 12 : 4); step++) {
     int n = 1 + t_below(seed, longctx_room(lc));
     size_t outs = (size_t)(n * d->n_heads * dim_v);
     for (l = 0; l < d->n_layers; l++) {
@@ -547,8 +608,12 @@ static void try_guarded(const longctx_desc *d, const float *row)
   float *v = guarded_copy(&g[3], row, n * d->n_kv_heads * dim_v);
   float *out = guarded_copy(&g[4], row, n * d->n_heads * dim_v);
   longctx *lc = longctx_init(mem, bytes, d);
+  static const float gates[16] = { 1.0f, -1.0f, 0.5f };
   CHECK(lc != NULL);
+  for (l = 0; l < d->n_layers && d->memory; l++)
+    CHECK_EQ(longctx_set_gate(lc, l, gates), LONGCTX_OK);
   for (step = 0; step < 9; step++) {
+    if (n > longctx_room(lc)) n = longctx_room(lc);
     for (l = 0; l < d->n_layers; l++) {
       int reads = d->layers && d->layers[l].kv_from >= 0;
       CHECK_EQ(longctx_attend(lc, l, n, q, reads ? NULL : k, reads ? NULL : v, out), LONGCTX_OK);
@@ -577,6 +642,7 @@ static void test_guard_pages(void)
     d.max_batch = 2;
     d.type_k = i % 4;
     d.type_v = i / 4 % 4;
+    if (i % 3 == 0) d.block = 3, d.memory = 1 + i % 2;
     t_case("guarded head_dim %d", i);
     try_guarded(&d, row);
   }
@@ -593,6 +659,8 @@ int main(void)
 {
   test_bad_counts();
   test_bad_kinds();
+  test_bad_memory();
+  test_memory_sizes();
   test_bad_numbers();
   test_bad_layers();
   test_good_edges();

@@ -32,6 +32,8 @@ static longctx_desc small_desc(longctx_layer *layers)
 static void set_logits(longctx *lc)
 {
   static const float logits[4] = { 0.5f, -1.0f, 0.25f, 2.0f };
+  longctx_desc d = longctx_get_desc(lc);
+  if (d.layers != NULL && d.layers[1].memory) CHECK_EQ(longctx_set_gate(lc, 1, logits), LONGCTX_OK);
   CHECK_EQ(longctx_set_sink_logits(lc, 1, logits), LONGCTX_OK);
 }
 
@@ -623,6 +625,76 @@ static void test_refused_with_open_batch(const longctx_desc *d, const text *x)
   free(twin);
 }
 
+/* ---- memory of doubtful origin --------------------------------------------------------------- */
+
+/* A state whose checksum is right, whatever stands in it: as the header hashes, in 256s. */
+static void rehash(unsigned char *state, size_t n)
+{
+  size_t at = sizeof(lcx_file_head), end = n - sizeof(uint64_t);
+  uint64_t h = lcx_hash(0, state, at);
+  for (; at < end; at += 256) h = lcx_hash(h, state + at, end - at < 256 ? end - at : 256);
+  memcpy(state + end, &h, sizeof h);
+}
+
+static void refuse_number(const longctx_desc *d, const text *x, const unsigned char *state,
+                          size_t n, size_t at, float with)
+{
+  unsigned char *bad = (unsigned char *)t_memory(n);
+  patient p = make_patient(d, x);
+  FILE *file;
+  memcpy(bad, state, n);
+  memcpy(bad + at, &with, sizeof with);
+  rehash(bad, n);
+  t_case("%g at byte %lu of %lu", (double)with, (unsigned long)at, (unsigned long)n);
+  file = t_file(bad, n);
+  refuse_restore(&p, file, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
+  fclose(file);
+  refuse_load(d, bad, n, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
+  end_patient(&p, d, x);
+  free(bad);
+}
+
+static void test_hostile_memory(const longctx_desc *d, const text *x)
+{
+  static const float bad[5] = { NAN, INFINITY, -INFINITY, 2e36f, -3e38f };
+  static const float no_gates[4] = { NAN, -0.25f, 1.25f, INFINITY };
+  longctx *lc = run_new(d, x, 32, 2), *again;
+  size_t n, floats = 2 * 8 * 9, i, gates, bytes = longctx_size(d);
+  unsigned char *state = t_state(lc, &n), *block = (unsigned char *)t_memory(bytes);
+  int64_t start = 1;
+  int error = 99, k;
+  again = load_from(d, state, n, &error);
+  t_case("hostile memory, as it is");
+  rehash(state, n);
+  CHECK(again != NULL);
+  free(again);
+  again = load_from(d, state, n, &error);
+  CHECK(again != NULL);                                /* our hash is the header's               */
+  free(again);
+  for (i = 0; i < 2 * floats; i += 31)                 /* two KV heads of M, z and what waits     */
+    for (k = 0; k < 5; k++) refuse_number(d, x, state, n, n - 8 - 4 * (i + 1), bad[k]);
+  gates = sizeof(lcx_file_head) + (size_t)lc->wish.bytes + 2 * 20;
+  for (k = 0; k < 4; k++) refuse_number(d, x, state, n, gates + 12, no_gates[k]);
+  memcpy(state + 24, &start, sizeof start);            /* no text starts within a block          */
+  rehash(state, n);
+  t_case("hostile start");
+  refuse_load(d, state, n, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
+  for (k = 0; k < 9; k++) {
+    t_case("hostile block %d", k);
+    memcpy(block, lc, bytes);
+    again = (longctx *)(void *)block;
+    if (k < 5) memcpy(lcx_memory_at(again, lcx_layer_of(again, 1), 1) + 3, &bad[k], 4);
+    else lcx_gates_of(again, 1)[2] = no_gates[k - 5];
+    CHECK(longctx_open(block, bytes, &error) == NULL);
+    CHECK_EQ(error, LONGCTX_E_FORMAT);
+  }
+  memcpy(block, lc, bytes);
+  CHECK(longctx_open(block, bytes, &error) != NULL);
+  free(block);
+  free(state);
+  free(lc);
+}
+
 /* ---- another desc ---------------------------------------------------------------------------- */
 
 static void mismatch(const longctx_desc *d, const text *x, const longctx_desc *other,
@@ -681,6 +753,19 @@ static void test_mismatch(const longctx_desc *d, const text *x)
   MISMATCH_LAYER(rope_freqs, NULL);
   MISMATCH_LAYER(scale, 0.5f);
   MISMATCH_LAYER(softcap, 9.0f);
+}
+
+static void test_mismatch_memory(const longctx_desc *d, const text *x)
+{
+  longctx_desc o = *d;
+  longctx_layer a[2];
+  a[0] = d->layers[0], a[1] = d->layers[1];
+  o.layers = a;
+  a[1].memory = LONGCTX_MEMORY_LINEAR;
+  mismatch(d, x, &o, "layer memory");
+  o = *d;
+  o.memory_first = LONGCTX_FIRST_ZERO;
+  mismatch(d, x, &o, "memory_first");
 }
 
 static void test_mismatch_base(const text *x)
@@ -790,6 +875,17 @@ int main(void)
   test_mismatch_base(&x);
   test_seek(&d, &x);
   test_far(&d, &x);
+  layers[1].memory = LONGCTX_MEMORY_DELTA;             /* and with memory in one layer           */
+  x.d = junk.d = d;
+  test_equal_chunks(&d, &x);
+  test_reset(&d, &x);
+  test_hostile(&d, &x);
+  test_hostile_noise(&d, &x);
+  test_cut_files(&d, &x);
+  test_flipped_files(&d, &x);
+  test_noise_files(&d, &x);
+  test_hostile_memory(&d, &x);
+  test_mismatch_memory(&d, &x);
   text_free(&x);
   text_free(&junk);
   return t_done();

@@ -90,12 +90,15 @@ static inline void text_step(longctx *lc, const text *x, int at, int n, float *o
   }
 }
 
+static inline int lc_batch(const longctx *lc) { return longctx_get_desc(lc).max_batch; }
+
 /* Tokens from .. to-1 in runs of `chunk` (0: runs of random length up to room), committed. */
 static inline void text_run(longctx *lc, const text *x, int from, int to, int chunk, float *out)
 {
   uint64_t seed = (uint64_t)(from + 7 * to);
   while (from < to) {
-    int n = chunk ? chunk : 1 + t_below(&seed, longctx_room(lc));
+    int room = longctx_room(lc), n = chunk ? chunk : 1 + t_below(&seed, room);
+    if (chunk > 1 && n > room && room < lc_batch(lc)) n = room;    /* a block's end, no misuse   */
     if (n > to - from) n = to - from;
     text_step(lc, x, from, n, out);
     if (longctx_commit(lc, n) != LONGCTX_OK) FAIL("commit refused");

@@ -77,6 +77,7 @@ static void run_in_parts(const text *x, int n_parts, int threads, int chunk, int
   lc = t_new(&d);
   for (t = 0; t < x->tokens; t += n) {
     n = x->tokens - t < chunk ? x->tokens - t : chunk;
+    if (n > longctx_room(lc)) n = longctx_room(lc);
     for (l = 0; l < x->layers; l++) {
       float *rows = out + text_at(x, l, t) * x->out_row;
       fill_parts(all, n_parts, lc, x, l, t, n, rows);
@@ -98,7 +99,7 @@ static longctx_desc shape(int i)                       /* the fourth: layer 1 re
   d.max_batch = 40;
   d.type_k = i % 4;
   d.type_v = (i + 1) % 4;
-  if (i == 4) d.block = 50;
+  if (i == 4) d.block = 50, d.memory = LONGCTX_MEMORY_DELTA;
   layers[0] = longctx_layer_make(&d);
   layers[1] = longctx_layer_make(&d);
   layers[1].window = 90;

@@ -13,5 +13,14 @@ static int smoke(void)                                 /* 0: all is well        
   if (memcmp(out, v, sizeof v) != 0 || memcmp(out + 4, v, sizeof v) != 0) return 3;
   if (longctx_commit(lc, 1) != LONGCTX_OK || longctx_position(lc) != 1) return 4;
   longctx_reset(lc);
-  return longctx_position(lc) == 0 ? 0 : 5;
+  if (longctx_position(lc) != 0) return 5;
+  desc.block = 2;                                      /* memory: its names and its functions    */
+  desc.window = 2;
+  desc.memory = LONGCTX_MEMORY_NONE + LONGCTX_MEMORY_LINEAR;
+  desc.memory_first = LONGCTX_FIRST_LOCAL + LONGCTX_FIRST_ZERO;
+  lc = longctx_init(block, sizeof block, &desc);
+  if (lc == NULL || longctx_room(lc) != 1) return 6;
+  if (longctx_set_gate(lc, 0, NULL) != LONGCTX_OK) return 7;
+  if (longctx_memory_add(lc, lc) != LONGCTX_E_ARG) return 8;
+  return desc.memory < LONGCTX_MEMORY_DELTA ? 0 : 9;
 }
