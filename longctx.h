@@ -382,6 +382,11 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_OUTLINE static
 #define LCX_TARGET(list)
 #endif
+#if LCX_GNU
+#define LCX_COLD __attribute__((cold)) /* seldom called: small rather than fast */
+#else
+#define LCX_COLD
+#endif
 #if defined(__clang__)
 #define LCX_UNROLL _Pragma("clang loop unroll(full)")
 #elif LCX_GNU
@@ -454,7 +459,7 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_POS_END ((int64_t)1 << 62)
 #define LCX_SPAN 64      /* tokens: the unit of softmax; changing it changes every bit  */
 #define LCX_SEGMENT 512  /* tokens: the unit of merging partial results; likewise       */
-#define LCX_ROWS 48      /* most (token, head) rows in one pass over the keys           */
+#define LCX_ROWS 96      /* most (token, head) rows in one pass over the keys           */
 #define LCX_DIRECT 8     /* up to so many rows read float16 as it is; more widen it once */
 #define LCX_DIMS 576     /* largest head_dim and head_dim_v                             */
 #define LCX_BIG 1.09951163e12f /* 2^40: holds queries and keys so that no score overflows */
@@ -744,7 +749,7 @@ typedef struct lcx_rows {
   int *lo, *hi;          /* [n] visible part of the span at hand                                 */
   float *m, *l, *o;      /* [n], [n], [n][stride] maximum, sum, values of the segment at hand    */
   float *lane;           /* [n][16] the sum's lanes                                              */
-  float *rescale;        /* [n] 2^(old m - new m)                                                */
+  float *rescale;        /* [n + 16] 2^(old m - new m)                                           */
   float *s;              /* [n][64] scores, then weights, of the span at hand                    */
   float *sum_m, *sum_l, *sum_o; /* like m, l, o, over all segments so far                        */
   float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: of the window, of the sinks    */
@@ -1556,7 +1561,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
   for (d = 0; d < dims; ++d, at += step) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * lcx_elem(type);
-      if (j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
+      if (rows < 6 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
       x[j] = LCX_LOAD(type, p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1627,7 +1632,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     for (; t < end; ++t, v += row) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
-        if ((dim + j * v_width) * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
+        if (rows < 6 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
         x[j] = LCX_LOAD(type, y);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1677,67 +1682,85 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   }
 }
 
-/* Columns from..to of a span, and all dims, in register tiles of so many rows. Rests of up to one
-   vector take narrow tiles; so does a span that other parts may be writing (w->careful), because
-   a wide tile reads columns that nobody asked for. */
+/* The register tiles. Beside those of room 5 there are narrow ones of one vector, for rests,
+   for sinks, and for a span that other parts may be writing (w->careful): a wide tile reads columns
+   that nobody asked for. */
 #define LCX_TILES(type, rows, vk, vv)                                                            \
-  LCX_T static void LCX_FN(qk_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
-                                               const lcx_rows *w, const float *q, int r,         \
-                                               int from, int to)                                 \
+  LCX_T static void LCX_FN(qk_##type##_##rows##_##vk)(const lcx_store *st, const lcx_span *sp,   \
+                                                      const lcx_rows *w, const float *q, int r,  \
+                                                      int c)                                     \
   {                                                                                              \
-    int narrow = w->careful || to - from <= v_width, step = narrow ? v_width : vk * v_width, c;  \
-    for (c = from / step * step; c < to; c += step)                                              \
-      if (narrow) LCX_QK_TILE(type, rows, 1);                                                    \
-      else LCX_QK_TILE(type, rows, vk);                                                          \
+    LCX_QK_TILE(type, rows, vk);                                                                 \
     (void)q;                                                                                     \
   }                                                                                              \
-  LCX_T static void LCX_FN(pv_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
-                                               const lcx_rows *w, int r, int first, int last)    \
+  LCX_T static void LCX_FN(pv_##type##_##rows##_##vv)(const lcx_store *st, const lcx_span *sp,   \
+                                                      const lcx_rows *w, int r, int d,           \
+                                                      int first, int last)                       \
   {                                                                                              \
-    int d, step;                                                                                 \
-    for (d = 0; d < st->head_dim_v; d += step) {                                                 \
-      step = lcx_panel_width(st, d) - d % LCX_PANEL;                                             \
-      if (step <= v_width) LCX_PV_TILE(type, rows, 1);                                           \
-      else LCX_PV_TILE(type, rows, vv);                                                          \
-      step = lcx_min(step, vv * v_width);                                                        \
-    }                                                                                            \
+    LCX_PV_TILE(type, rows, vv);                                                                 \
   }
 #define LCX_QK_TILE(type, rows, vecs)                                                            \
   LCX_FN(qk_tile)(LONGCTX_##type, rows, vecs, st, sp, q, c, w->s + r * LCX_SPAN)
 #define LCX_PV_TILE(type, rows, vecs)                                                            \
   LCX_FN(pv_tile)(LONGCTX_##type, rows, vecs, st, sp, w, r, d, first, last)
-v_shapes_f32(LCX_TILES) v_shapes_f16(LCX_TILES)
+v_shapes_f32(LCX_TILES) LCX_TILES(F32, 4, 1, 1) LCX_TILES(F32, 1, 1, 1)
+v_shapes_f16(LCX_TILES) LCX_TILES(F16, 1, 1, 1)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
 #define LCX_QK_TILE(type, rows, vecs) LCX_FN(qk_tile_q8)(rows, vecs, st, sp, w, r, c)
 #define LCX_PV_TILE(type, rows, vecs) LCX_FN(pv_tile_q8)(rows, vecs, st, sp, w, r, d, first, last)
-v_shapes_q8(LCX_TILES)
+v_shapes_q8(LCX_TILES) LCX_TILES(Q8, 1, 1, 1)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
 #undef LCX_TILES
 
-/* All rows r..end-1, by the largest tiles that fit. */
+typedef struct LCX_FN(tile) {
+  int type, rows, key_vecs, val_vecs;
+  void (*qk)(const lcx_store *, const lcx_span *, const lcx_rows *, const float *q, int r, int c);
+  void (*pv)(const lcx_store *, const lcx_span *, const lcx_rows *, int r, int d, int first,
+             int last);
+  void (*pv_narrow)(const lcx_store *, const lcx_span *, const lcx_rows *, int r, int d, int first,
+                    int last); /* of one row */
+} LCX_FN(tile);
 #define LCX_TILE(type, rows, vk, vv)                                                             \
-  for (; end - r >= rows; r += rows)                                                             \
-    LCX_FN(qk_##type##_##rows)(st, sp, w, q + r * st->head_dim, r, from, to);
+  {LONGCTX_##type, rows, vk, vv, LCX_FN(qk_##type##_##rows##_##vk),                              \
+   LCX_FN(pv_##type##_##rows##_##vv), LCX_FN(pv_##type##_1_1)},
+static const LCX_FN(tile) LCX_FN(tiles)[] = {
+    v_shapes_f32(LCX_TILE) v_shapes_f16(LCX_TILE) v_shapes_q8(LCX_TILE) LCX_TILE(F32, 4, 1, 1)
+    LCX_TILE(F32, 1, 1, 1) LCX_TILE(F16, 1, 1, 1) LCX_TILE(Q8, 1, 1, 1)};
+#undef LCX_TILE
+
+/* Columns from..to of a span for rows r..end-1, by the largest tiles that fit. */
 LCX_T LCX_OUTLINE void LCX_FN(qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
                                   const float *q, int r, int end, int from, int to)
 {
-  if (st->type_k == LONGCTX_F32) { v_shapes_f32(LCX_TILE) }
-  if (st->type_k == LONGCTX_F16) { v_shapes_f16(LCX_TILE) }
-  if (st->type_k == LONGCTX_Q8) { v_shapes_q8(LCX_TILE) }
+  const LCX_FN(tile) *t;
+  int narrow = w->careful || to - from <= v_width, c;
+  for (t = LCX_FN(tiles); r < end; ++t) {
+    int step = t->key_vecs * v_width;
+    if (t->type != st->type_k || narrow != (t->key_vecs == 1)) continue;
+    for (; end - r >= t->rows; r += t->rows)
+      for (c = from / step * step; c < to; c += step)
+        t->qk(st, sp, w, q + r * st->head_dim, r, c);
+  }
 }
-#undef LCX_TILE
-#define LCX_TILE(type, rows, vk, vv)                                                             \
-  for (; end - r >= rows; r += rows) LCX_FN(pv_##type##_##rows)(st, sp, w, r, first, last);
+
+/* The values' sums of rows r..end-1. */
 LCX_T LCX_OUTLINE void LCX_FN(pv)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
                                   int r, int end, int first, int last)
 {
-  if (st->type_v == LONGCTX_F32) { v_shapes_f32(LCX_TILE) }
-  if (st->type_v == LONGCTX_F16) { v_shapes_f16(LCX_TILE) }
-  if (st->type_v == LONGCTX_Q8) { v_shapes_q8(LCX_TILE) }
+  const LCX_FN(tile) *t;
+  int d, i, step;
+  for (t = LCX_FN(tiles); r < end; ++t) {
+    if (t->type != st->type_v || t->val_vecs == 1) continue;
+    for (; end - r >= t->rows; r += t->rows)
+      for (d = 0; d < st->head_dim_v; d += step) {
+        step = lcx_min(t->val_vecs * v_width, lcx_panel_width(st, d) - d % LCX_PANEL);
+        if (step > v_width) t->pv(st, sp, w, r, d, first, last);
+        else for (i = 0; i < t->rows; ++i) t->pv_narrow(st, sp, w, r + i, d, first, last);
+      }
+  }
 }
-#undef LCX_TILE
 
 /* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are
    replaced, never computed with; `stand` is the query's distance to the span's first token. */
@@ -1756,87 +1779,104 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float stand)
   }
 }
 
-/* One step of the online softmax: the scores of a span become weights; maximum, rescale and the
-   sum's 16 lanes move on. */
-LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, int r, float stand)
+/* One step of the online softmax over a span that starts at x: scores become weights; maximum,
+   rescale and the sum's 16 lanes move on. Rows go through each phase together, so that none waits
+   for its own maximum. */
+LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, int64_t x)
 {
-  float *s = w->s + r * LCX_SPAN, *lane = w->lane + r * 16, m;
-  v_f32 top, rescale;
-  int j;
-  if (w->cap > 0 || w->slope || w->lo[r] > 0 || w->hi[r] < LCX_SPAN) LCX_FN(adjust)(w, r, stand);
-  top = v_load(s);
-  for (j = 0; j < 16; j += v_width) {
-    v_f32 a = v_max(v_load(s + j), v_load(s + j + 16));
-    top = v_max(top, v_max(a, v_max(v_load(s + j + 32), v_load(s + j + 48))));
+  int r, j;
+  for (r = 0; r < w->n; ++r) {
+    const float *s = w->s + r * LCX_SPAN;
+    float m = w->m[r];
+    v_f32 top;
+    if (w->cap > 0 || w->slope || w->lo[r] > 0 || w->hi[r] < LCX_SPAN)
+      LCX_FN(adjust)(w, r, (float)(stand[r] - x));
+    top = v_load(s);
+    LCX_UNROLL for (j = v_width; j < LCX_SPAN; j += v_width) top = v_max(top, v_load(s + j));
+    w->m[r] = LCX_FN(hmax)(top);
+    if (!(w->m[r] > m)) w->m[r] = m;
+    w->rescale[r] = m - w->m[r];
   }
-  m = LCX_FN(hmax)(top);
-  m = m > w->m[r] ? m : w->m[r];
-  w->rescale[r] = m > w->m[r] ? LCX_FN(exp2_one)(w->m[r] - m) : 1.0f;
-  w->m[r] = m;
-  top = v_set(m);
-  rescale = v_set(w->rescale[r]);
-  for (j = 0; j < 16; j += v_width) {
-    v_f32 a = LCX_FN(exp2)(v_sub(v_load(s + j), top));
-    v_f32 b = LCX_FN(exp2)(v_sub(v_load(s + j + 16), top));
-    v_f32 c = LCX_FN(exp2)(v_sub(v_load(s + j + 32), top));
-    v_f32 d = LCX_FN(exp2)(v_sub(v_load(s + j + 48), top));
-    v_store(s + j, a);
-    v_store(s + j + 16, b);
-    v_store(s + j + 32, c);
-    v_store(s + j + 48, d);
-    v_store(lane + j, v_fma(v_load(lane + j), rescale, v_add(v_add(a, b), v_add(c, d))));
+  for (r = 0; r < w->n; r += v_width)
+    v_store(w->rescale + r, LCX_FN(exp2)(v_load(w->rescale + r)));
+  for (r = 0; r < w->n; ++r) {
+    float *s = w->s + r * LCX_SPAN, *lane = w->lane + r * 16;
+    v_f32 m = v_set(w->m[r]), rescale = v_set(w->rescale[r]);
+    for (j = 0; j < 16; j += v_width) {
+      v_f32 a = LCX_FN(exp2)(v_sub(v_load(s + j), m));
+      v_f32 b = LCX_FN(exp2)(v_sub(v_load(s + j + 16), m));
+      v_f32 c = LCX_FN(exp2)(v_sub(v_load(s + j + 32), m));
+      v_f32 d = LCX_FN(exp2)(v_sub(v_load(s + j + 48), m));
+      v_store(s + j, a);
+      v_store(s + j + 16, b);
+      v_store(s + j + 32, c);
+      v_store(s + j + 48, d);
+      v_store(lane + j, v_fma(v_load(lane + j), rescale, v_add(v_add(a, b), v_add(c, d))));
+    }
   }
 }
 
-/* weights of row r for int8 values: 8 bits at scale max(weight * value scale)/255 */
+/* weights of rows r..end-1 for int8 values: 8 bits at scale max(weight * value scale)/255 */
 LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp,
-                                          const lcx_rows *w, int r)
+                                          const lcx_rows *w, int r, int end)
 {
-  float *p = w->s + r * LCX_SPAN, most;
-  v_f32 top = v_set(0.0f), zero = top, factor;
-  v_f32 low = v_set((float)w->lo[r]), high = v_set((float)w->hi[r]);
+  v_f32 zero = v_set(0.0f);
   int j;
-  for (j = 0; j < LCX_SPAN; j += v_width) {
-    v_f32 a = zero, token = v_add(v_lanes(), v_set((float)j));
-    if (j + v_width > w->lo[r] && j < w->hi[r]) { /* another part may be writing elsewhere */
-      const float *scale = (const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v);
-      a = v_mul(v_load(p + j), v_load(scale));
-      a = v_pick(token, low, zero, v_pick(token, high, a, zero)); /* stale scales: no numbers */
+  for (; r < end; ++r) {
+    float *p = w->s + r * LCX_SPAN, most;
+    v_f32 top = zero, factor, low = v_set((float)w->lo[r]), high = v_set((float)w->hi[r]);
+    for (j = 0; j < LCX_SPAN; j += v_width) {
+      v_f32 a = zero, token = v_add(v_lanes(), v_set((float)j));
+      if (j + v_width > w->lo[r] && j < w->hi[r]) { /* another part may be writing elsewhere */
+        const float *scale = (const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v);
+        a = v_mul(v_load(p + j), v_load(scale));
+        a = v_pick(token, low, zero, v_pick(token, high, a, zero)); /* stale scales: no numbers */
+      }
+      top = v_max(top, a);
+      v_store(p + j, a);
     }
-    top = v_max(top, a);
-    v_store(p + j, a);
+    most = LCX_FN(hmax)(top);
+    factor = v_set(most > 0 ? 255.0f / most : 0.0f);
+    w->wi_scale[r] = most / 255.0f;
+    for (j = 0; j < LCX_SPAN; j += v_width)
+      vw_store(w->wi + r * (LCX_SPAN / 2), j, v_fma(v_load(p + j), factor, v_set(12582912.0f)));
   }
-  most = LCX_FN(hmax)(top);
-  factor = v_set(most > 0 ? 255.0f / most : 0.0f);
-  w->wi_scale[r] = most / 255.0f;
-  for (j = 0; j < LCX_SPAN; j += v_width)
-    vw_store(w->wi + r * (LCX_SPAN / 2), j, v_fma(v_load(p + j), factor, v_set(12582912.0f)));
 }
 
 /* A span of float16 or bfloat16 widened to float32; exact, so invisible. */
-LCX_T LCX_OUTLINE void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
-                                     float *keys)
+LCX_T LCX_INLINE void LCX_FN(widen)(int type, const unsigned char *p, size_t ahead, int n,
+                                    float *to)
 {
-  int c, d, size = lcx_elem(st->type_k);
-  for (c = part.first / v_width * v_width; c < part.last; c += v_width) {
-    const unsigned char *p = lcx_column(sp, c, size);
-    for (d = 0; d < st->head_dim; ++d, p += st->tile * size)
-      v_store(keys + d * LCX_SPAN + c, LCX_LOAD(st->type_k, p));
+  int i;
+  LCX_FETCH(p + ahead);
+  for (i = 0; i < n; i += v_width) v_store(to + i, LCX_LOAD(type, p + i * 2));
+}
+
+LCX_T LCX_OUTLINE void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
+                                          float *keys)
+{
+  int c, d, dims = st->head_dim, type = st->type_k, step = st->tile * 2;
+  for (c = part.first / 16 * 16; c < part.last; c += 16) {
+    const unsigned char *p = lcx_column(sp, c, 2);
+    float *to = keys + c;
+    for (d = 0; d < dims; ++d, p += step, to += LCX_SPAN)
+      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, sp->ahead, 16, to);
+      else LCX_FN(widen)(LONGCTX_BF16, p, sp->ahead, 16, to);
   }
 }
 
 LCX_T LCX_OUTLINE void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
-                                     float *vals)
+                                          float *vals)
 {
-  int d, i, t, size = lcx_elem(st->type_v);
+  int d, t, type = st->type_v;
   for (d = 0; d < st->head_dim_v; d += LCX_PANEL) {
     int width = lcx_panel_width(st, d);
-    for (t = part.first; t < part.last; ++t) {
+    for (t = part.first; t < part.last; ++t) { /* what hangs over, the next token overwrites */
       const unsigned char *p = sp->tile[t / 16] + st->val;
       float *to = vals + d * LCX_SPAN + t * width;
       p += lcx_val_at(st, sp->at[t / 16] + t % 16, d);
-      for (i = 0; i < width; i += v_width) /* what hangs over is the next token's to overwrite */
-        v_store(to + i, LCX_LOAD(st->type_v, p + i * size));
+      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, sp->ahead, width, to);
+      else LCX_FN(widen)(LONGCTX_BF16, p, sp->ahead, width, to);
     }
   }
 }
@@ -1858,40 +1898,39 @@ LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store
     if (lcx_widens(store->type_k, w->n)) sk = &wide, at_once = 6;
     if (lcx_widens(store->type_v, w->n)) sv = &wide;
   }
-  for (r = 0; r < w->n; ++r) {
-    w->m[r] = LCX_NOTHING;
-    memset(w->lane + r * 16, 0, 16 * sizeof(float));
-    memset(w->o + r * w->stride, 0, (size_t)w->stride * sizeof(float));
-  }
+  for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
+  memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
+  memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
   from = lcx_max64(from, w->from[which][0]); /* rows are in order of time */
   to = lcx_min64(to, w->to[which][w->n - 1]);
   x = from / LCX_SPAN * LCX_SPAN;
   slot = lcx_slot_of(store, x);
   for (; x < to; x += LCX_SPAN, slot = (slot + LCX_SPAN / store->tile) % store->tiles) {
-    lcx_hull all = lcx_visible(w, which, x);
-    lcx_span stored, key, val;
+    lcx_hull all = lcx_visible(w, which, x), some;
+    lcx_span stored, wide_key, wide_val;
+    const lcx_span *key = &stored, *val = &stored;
     if (all.first >= all.last) continue;
-    key = val = stored = lcx_span_at(store, ring, slot);
+    stored = lcx_span_at(store, ring, slot);
     if (sk != store) {
       LCX_FN(widen_keys)(store, &stored, all, w->keys);
-      key = lcx_span_at(sk, (const unsigned char *)w->keys, 0);
+      wide_key = lcx_span_at(sk, (const unsigned char *)w->keys, 0);
+      key = &wide_key;
     }
     if (sv != store) {
       LCX_FN(widen_vals)(store, &stored, all, w->vals);
-      val = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
+      wide_val = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
+      val = &wide_val;
     }
     for (r = 0; r < w->n; r = j) { /* keys for all rows, then values: each stays in near cache */
-      lcx_hull some = lcx_hull_of(w, r, j = lcx_min(r + at_once, w->n));
+      some = lcx_hull_of(w, r, j = lcx_min(r + at_once, w->n));
       if (some.first < some.last)
-        LCX_FN(qk)(sk, &key, w, w->q[which], r, j, some.first, some.last);
+        LCX_FN(qk)(sk, key, w, w->q[which], r, j, some.first, some.last);
     }
-    for (r = 0; r < w->n; ++r) {
-      LCX_FN(soften)(w, r, (float)(w->stand[which][r] - x));
-      if (sv->type_v == LONGCTX_Q8) LCX_FN(quantise_w)(sv, &val, w, r);
-    }
+    LCX_FN(soften)(w, w->stand[which], x);
+    if (sv->type_v == LONGCTX_Q8) LCX_FN(quantise_w)(sv, val, w, 0, w->n);
     for (r = 0; r < w->n; r = j) {
-      lcx_hull some = lcx_hull_of(w, r, j = lcx_min(r + at_once, w->n));
-      if (some.first < some.last) LCX_FN(pv)(sv, &val, w, r, j, some.first, some.last);
+      some = lcx_hull_of(w, r, j = lcx_min(r + at_once, w->n));
+      if (some.first < some.last) LCX_FN(pv)(sv, val, w, r, j, some.first, some.last);
     }
   }
   for (r = 0; r < w->n; ++r) {
@@ -2646,7 +2685,7 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
   LCX_CARVE(float, slope, n);
   LCX_CARVE(float, m, n);
   LCX_CARVE(float, l, n);
-  LCX_CARVE(float, rescale, n);
+  LCX_CARVE(float, rescale, n + 16);
   LCX_CARVE(float, lane, n * 16);
   LCX_CARVE(float, sum_m, n);
   LCX_CARVE(float, sum_l, n);
@@ -4288,6 +4327,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_AVX512
 #undef LCX_BASE_FMA
 #undef LCX_BIG
+#undef LCX_COLD
 #undef LCX_DIMS
 #undef LCX_DIRECT
 #undef LCX_FETCH
