@@ -24,7 +24,7 @@ TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story-$(TOKENS).txt
 OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
 
-.PHONY: help demo test check bench-kernels train clean programs
+.PHONY: help demo test check bench-kernels recall train clean programs
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,11 @@ check:            ## the long list: compilers, levels, sanitizers, other machine
 bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine's measured limits
 	@mkdir -p bench/out
 	@$(BUILD)/bench/kernels -f bench/out/kernels.csv $(BENCH)
+
+recall: $(BUILD)/bench/recall ## what each memory remembers, to a million tokens (FULL=1: ten)
+	@mkdir -p bench/out
+	@$(BUILD)/bench/recall $(RECALL)
+	@bench/plot.sh recall
 
 train:            ## train the shipped models again (about half an hour, PyTorch)
 	@examples/train/train.sh $(BUILD)/train
@@ -74,6 +79,10 @@ $(BUILD)/bench/naive.o: bench/naive.c bench/naive.h
 $(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 -fopenmp -I. $< $(BUILD)/bench/naive.o -o $@ -lm
+
+$(BUILD)/bench/recall: bench/recall.c bench/recall_text.h $(HEADER) $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples -pthread $< -o $@ -lm
 
 $(BUILD)/tests/threads_openmp: tests/threads.c tests/t.h tests/text.h $(HEADER)
 	@mkdir -p $(@D)

@@ -29,10 +29,21 @@ void engine_free(engine *e);
    The caller sets sinks, positions, max_batch and types. */
 longctx_desc engine_desc(const model *m, int window);
 
+/* The same as the model was trained to remember: its window, block and memory, too. */
+longctx_desc engine_trained_desc(const model *m);
+
+/* What an empty context needs of the model before its first token: the gates of a context with a
+   memory. Returns 0 or longctx.h's code. */
+int engine_start(const engine *e, longctx *context);
+
 /* One pass over tokens [n], at most max_batch: the caller commits them, or does not. The last
    n_logits of them leave logits [n_logits][vocab_size]. Returns 0 or longctx.h's code. */
 int engine_forward(engine *e, longctx *context, const int *tokens, int n, float *logits,
                    int n_logits);
+
+/* Any number of tokens [n], read and committed in as many passes as it takes. The last one leaves
+   logits [vocab_size] unless that is NULL. Returns 0 or longctx.h's code. */
+int engine_read(engine *e, longctx *context, const int *tokens, int n, float *logits);
 
 #ifdef ENGINE_IMPLEMENTATION
 #include <stdlib.h>
@@ -84,6 +95,23 @@ longctx_desc engine_desc(const model *m, int window)
   desc.rope = LONGCTX_ROPE_INTERLEAVED;
   desc.rope_base = m->rope_base;
   return desc;
+}
+
+longctx_desc engine_trained_desc(const model *m)
+{
+  longctx_desc desc = engine_desc(m, m->window);
+  desc.block = m->block;
+  desc.memory = m->memory;
+  return desc;
+}
+
+int engine_start(const engine *e, longctx *context)
+{
+  const model *m = e->m;
+  int remembers = longctx_get_desc(context).memory != LONGCTX_MEMORY_NONE, code = LONGCTX_OK;
+  for (int l = 0; l < m->n_layers && remembers && code == LONGCTX_OK; l++)
+    code = longctx_set_gate(context, l, m->gates + (size_t)l * (size_t)m->n_heads);
+  return code;
 }
 
 static void engine_norm(const engine *e, int n, const float *gain)
@@ -148,6 +176,20 @@ int engine_forward(engine *e, longctx *context, const int *tokens, int n, float 
   engine_norm(e, n, m->final_norm);
   matrix_apply(&m->head, n_logits, e->normed + (size_t)(n - n_logits) * (size_t)m->dim, logits);
   return 0;
+}
+
+int engine_read(engine *e, longctx *context, const int *tokens, int n, float *logits)
+{
+  while (n > 0) {
+    int room = longctx_room(context), take = n < room ? n : room;
+    if (take > e->max_batch) take = e->max_batch;
+    int code = engine_forward(e, context, tokens, take, logits, logits && take == n);
+    if (code == LONGCTX_OK) code = longctx_commit(context, take);
+    if (code != LONGCTX_OK) return code;
+    tokens += take;
+    n -= take;
+  }
+  return LONGCTX_OK;
 }
 
 #endif /* ENGINE_IMPLEMENTATION */

@@ -2,7 +2,7 @@
 
    A reader learns the shape, calls model_allocate, and fills the matrices one after another; it
    is the only part that knows a file format. Today there is one, for llama2.c checkpoints of
-   version 0 (float32). Shapes stand in brackets, slowest index first.
+   version 0 (float32), with a tail of our own where a model was trained to remember. Shapes stand in brackets, slowest index first.
 
    One .c file defines ENGINE_IMPLEMENTATION before it includes this (or a header that does). */
 #ifndef EXAMPLES_MODEL_H
@@ -12,9 +12,9 @@
 
 /* A matrix [rows][cols] that multiplies vectors: y[rows] = W x[cols]. Its rows are kept in panels
    of MATRIX_PANEL (the last may be narrower), a panel as [cols][width]: one pass over a panel
-   reads memory in order and adds to `width` sums at once, which compilers turn into vector code
-   without being allowed to reorder an addition. */
-enum { MATRIX_PANEL = 32 };
+   reads memory in order and adds to `width` sums of up to MATRIX_TOKENS tokens at once, which
+   compilers turn into vector code without being allowed to reorder an addition. */
+enum { MATRIX_PANEL = 32, MATRIX_TOKENS = 4 };
 
 typedef struct matrix {
   int rows, cols;
@@ -40,7 +40,15 @@ typedef struct model {
   matrix embedding, head; /* [vocab_size][dim] */
   float *final_norm;      /* [dim] */
   model_layer *layers;    /* [n_layers] */
-  float *weights;         /* the one block that all of the above point into */
+  float *weights;         /* the one block that all of the above and below point into */
+
+  /* how it was trained to remember; all 0 in a plain model */
+  int window, block;      /* longctx.h's */
+  int memory;             /* LONGCTX_MEMORY_NONE, _LINEAR, _DELTA */
+  float *gates;           /* [n_layers][n_heads], before the sigmoid; NULL without a memory */
+  int feedback_len;       /* feedback rows of a layer */
+  float *rows;            /* [feedback_len][dim]: what they are before the text; NULL without */
+  float row_limit;        /* the largest root mean square of a row, 0 = none */
 } model;
 
 /* Both return 0, or -1 and say why; then there is nothing to free. The bytes may be freed. */
@@ -72,14 +80,18 @@ int logits_argmax(const float *logits, int n);
 
 /* ==== matrices ==== */
 
-/* y [width] = the panel's rows times x [cols]. Inlined twice below: with a constant width the
-   sums live in vector registers. */
-static inline void matrix_panel(const float *panel, int cols, int width, const float *x, float *y)
+/* y [n][width] = n tokens x [n][cols] times the panel's rows; y's rows lie `apart` floats from each
+   other. Inlined below with a constant n and width: then the sums live in vector registers. */
+static inline void matrix_panel(const float *panel, int cols, int width, int n, const float *x,
+                                float *y, int apart)
 {
-  float sum[MATRIX_PANEL] = {0};
+  float sum[MATRIX_TOKENS][MATRIX_PANEL] = {{0}};
   for (int i = 0; i < cols; i++)
-    for (int j = 0; j < width; j++) sum[j] += x[i] * panel[i * width + j];
-  for (int j = 0; j < width; j++) y[j] = sum[j];
+    for (int t = 0; t < n; t++)
+      for (int j = 0; j < width; j++)
+        sum[t][j] += x[(size_t)t * (size_t)cols + (size_t)i] * panel[i * width + j];
+  for (int t = 0; t < n; t++)
+    for (int j = 0; j < width; j++) y[(size_t)t * (size_t)apart + (size_t)j] = sum[t][j];
 }
 
 static int matrix_width(const matrix *w, int first_row)
@@ -96,11 +108,13 @@ void matrix_apply(const matrix *w, int n, const float *x, float *y)
   for (int r = 0; r < w->rows; r += MATRIX_PANEL) {
     const float *panel = w->panels + (size_t)r * (size_t)w->cols;
     int width = matrix_width(w, r);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0, many; i < n; i += many) {
       const float *x_row = x + (size_t)i * (size_t)w->cols;
       float *y_row = y + (size_t)i * (size_t)w->rows + r;
-      if (width == MATRIX_PANEL) matrix_panel(panel, w->cols, MATRIX_PANEL, x_row, y_row);
-      else matrix_panel(panel, w->cols, width, x_row, y_row);
+      many = n - i < MATRIX_TOKENS ? 1 : MATRIX_TOKENS;
+      if (width != MATRIX_PANEL) matrix_panel(panel, w->cols, width, many, x_row, y_row, w->rows);
+      else if (many == 1) matrix_panel(panel, w->cols, MATRIX_PANEL, 1, x_row, y_row, w->rows);
+      else matrix_panel(panel, w->cols, MATRIX_PANEL, MATRIX_TOKENS, x_row, y_row, w->rows);
     }
   }
 }
@@ -166,6 +180,8 @@ static int model_count(const model *m, uint64_t *floats)
   wrapped |= add_product(floats, n_layers, 2 * kv_dim, dim);   /* wk, wv */
   wrapped |= add_product(floats, n_layers, 3 * hidden, dim);   /* w1, w2, w3 */
   wrapped |= add_product(floats, 1, dim, 1);                   /* final norm */
+  if (m->memory) wrapped |= add_product(floats, n_layers, (uint64_t)m->n_heads, 1); /* gates */
+  wrapped |= add_product(floats, (uint64_t)m->feedback_len, dim, 1);
   return wrapped ? -1 : 0;
 }
 
@@ -211,6 +227,8 @@ static int model_allocate(model *m, engine_error *error)
   for (int l = 0; l < m->n_layers; l++) model_carve_layer(m, &m->layers[l], &next);
   m->final_norm = model_carve(&next, 1, m->dim);
   m->head = m->tied ? m->embedding : model_carve_matrix(&next, m->vocab_size, m->dim);
+  if (m->memory) m->gates = model_carve(&next, m->n_layers, m->n_heads);
+  if (m->feedback_len) m->rows = model_carve(&next, m->feedback_len, m->dim);
   return 0;
 }
 
@@ -224,7 +242,11 @@ void model_free(model *m)
 /* ==== the reader of llama2.c checkpoints, version 0 ====
    Seven int32: dim, hidden_dim, n_layers, n_heads, n_kv_heads, vocab_size (negative: a head of
    its own follows at the end), trained length; then float32 tensors, all layers of one kind
-   together, and two rotation tables [trained_len][head_dim / 2] that nobody needs any more. */
+   together, and two rotation tables [trained_len][head_dim / 2] that nobody needs any more.
+
+   Behind them may stand a tail of our own, which other readers pass over: "LCXM"; six int32:
+   version 1, window, block, memory, feedback_len, 0; with a memory the gates; with feedback the
+   rows and row_limit. */
 
 static int llama2c_range(const char *name, int32_t value, engine_error *error)
 {
@@ -279,22 +301,60 @@ static int llama2c_header(cursor *c, model *m, engine_error *error)
   return 0;
 }
 
-/* The rest of the file must be exactly what the header promises: so no header can make us ask for
-   much more memory than its file has bytes. */
-static int llama2c_length(const cursor *c, const model *m, engine_error *error)
+static int llama2c_tail_header(cursor *c, model *m, engine_error *error)
 {
-  uint64_t floats, bytes = 0;
-  int wrapped = model_count(m, &floats);
-  wrapped |= add_product(&floats, (uint64_t)m->trained_len, (uint64_t)m->head_dim, 1);
-  wrapped |= add_product(&bytes, floats, sizeof(float), 1);
-  if (wrapped) return engine_fail(error, "the header's sizes multiply to more than 64 bits");
-  if (bytes > c->left)
-    return engine_fail(error, "the file is too short: the header promises %llu bytes of weights, "
-                       "%llu follow", (unsigned long long)bytes, (unsigned long long)c->left);
-  if (bytes < c->left)
-    return engine_fail(error, "the file is too long: the header promises %llu bytes of weights, "
-                       "%llu follow", (unsigned long long)bytes, (unsigned long long)c->left);
+  static const char *const name[6] = {
+    "tail version", "window", "block", "memory", "feedback_len", "tail's last number"
+  };
+  int32_t value[6], most[6] = { 1, FILE_LARGEST, FILE_LARGEST, 2, 4096, 0 };
+  const unsigned char *magic;
+  if (take_bytes(c, 4, &magic) || memcmp(magic, "LCXM", 4))
+    return engine_fail(error, "what follows the weights is no tail of ours (it starts LCXM)");
+  for (int i = 0; i < 6; i++) {
+    if (take_i32(c, &value[i]))
+      return engine_fail(error, "the file ends inside its tail, before %s", name[i]);
+    int least = i < 3;
+    if (value[i] < least || value[i] > most[i])
+      return engine_fail(error, "%s is %ld, it must be %d to %ld", name[i], (long)value[i], least,
+                         (long)most[i]);
+  }
+  m->window = value[1];
+  m->block = value[2];
+  m->memory = value[3];
+  m->feedback_len = value[4];
+  if (m->window % m->block)
+    return engine_fail(error, "window %d is no multiple of block %d", m->window, m->block);
   return 0;
+}
+
+static int llama2c_must_be(uint64_t bytes, uint64_t left, engine_error *error)
+{
+  if (bytes == left) return 0;
+  return engine_fail(error, "the file is too %s: the header promises %llu bytes of weights, %llu "
+                     "follow", left < bytes ? "short" : "long", (unsigned long long)bytes,
+                     (unsigned long long)left);
+}
+
+/* The rest of the file must be exactly what the header, and the tail's if there is one, promises:
+   so no header can make us ask for much more memory than its file has bytes. */
+static int llama2c_length(const cursor *c, model *m, engine_error *error)
+{
+  uint64_t plain, floats, bytes = 0;
+  cursor tail = *c;
+  const unsigned char *weights;
+  int wrapped = model_count(m, &plain);
+  wrapped |= add_product(&plain, (uint64_t)m->trained_len, (uint64_t)m->head_dim, 1);
+  wrapped |= add_product(&bytes, plain, sizeof(float), 1);
+  if (wrapped) return engine_fail(error, "the header's sizes multiply to more than 64 bits");
+  if (take_bytes(&tail, bytes, &weights) || tail.left < 4 || memcmp(tail.at, "LCXM", 4))
+    return llama2c_must_be(bytes, c->left, error);
+  if (llama2c_tail_header(&tail, m, error)) return -1;
+  wrapped = model_count(m, &floats);
+  wrapped |= add_product(&floats, (uint64_t)m->trained_len, (uint64_t)m->head_dim, 1);
+  bytes = 0;
+  wrapped |= add_product(&bytes, floats - plain + (m->feedback_len > 0), sizeof(float), 1);
+  if (wrapped) return engine_fail(error, "the tail's sizes multiply to more than 64 bits");
+  return llama2c_must_be(bytes, tail.left, error);
 }
 
 static int llama2c_vector(cursor *c, float *x, int n, const char *name, engine_error *error)
@@ -313,6 +373,18 @@ static int llama2c_matrix(cursor *c, matrix *w, float *row, const char *name, en
     matrix_set_row(w, r, row);
   }
   return 0;
+}
+
+/* what llama2c_length has found there */
+static int llama2c_tail(cursor *c, model *m, engine_error *error)
+{
+  engine_error none;
+  if (m->block && llama2c_tail_header(c, m, &none)) return -1;
+  if (m->memory && llama2c_vector(c, m->gates, m->n_layers * m->n_heads, "the gates", error))
+    return -1;
+  if (m->feedback_len == 0) return 0;
+  if (llama2c_vector(c, m->rows, m->feedback_len * m->dim, "the feedback rows", error)) return -1;
+  return llama2c_vector(c, &m->row_limit, 1, "row_limit", error);
 }
 
 /* `row` has room for the longest row of any matrix */
@@ -338,7 +410,7 @@ static int llama2c_tensors(cursor *c, model *m, float *row, engine_error *error)
   if (!bad && take_bytes(c, tables, &skipped))
     bad = engine_fail(error, "the file ends inside its rotation tables");
   if (!bad && !m->tied) bad = llama2c_matrix(c, &m->head, row, "the head (wcls)", error);
-  return bad;
+  return bad ? bad : llama2c_tail(c, m, error);
 }
 
 static int llama2c_weights(cursor *c, model *m, engine_error *error)
