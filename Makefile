@@ -13,8 +13,8 @@ EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static before after
 TESTS    = plan order state window attend memory kernels threads compose golden engine
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
-           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story
-SCRIPTS  = tests/examples.sh tests/golden_engine.sh tests/readme.sh tests/door.sh
+           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall
+SCRIPTS  = tests/recall.sh tests/examples.sh tests/golden_engine.sh tests/readme.sh tests/door.sh
 
 # the demo's text, model and length: make demo TEXT=book.txt MODEL=m.bin TOKENIZER=t.bin TOKENS=50000
 MODEL     ?= examples/models/story.bin
@@ -23,6 +23,10 @@ TOKENIZER ?= examples/models/story.tok
 TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story-$(TOKENS).txt
 OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
+
+# bench/X.gp draws bench/out/X.csv
+PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
+  else echo 'no picture: gnuplot is not installed'; fi; rm -f bench/out/which
 
 .PHONY: help demo test check bench-kernels recall train clean programs
 
@@ -47,7 +51,7 @@ bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine
 recall: $(BUILD)/bench/recall ## what each memory remembers, to a million tokens (FULL=1: ten)
 	@mkdir -p bench/out
 	@$(BUILD)/bench/recall $(RECALL)
-	@bench/plot.sh recall
+	@$(call PICTURE,recall)
 
 train:            ## train the shipped models again (about half an hour, PyTorch)
 	@examples/train/train.sh $(BUILD)/train

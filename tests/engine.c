@@ -270,6 +270,84 @@ static void test_values(void)
     }
 }
 
+/* ==== the tail that says how a model remembers ==== */
+
+enum { T_VERSION = 1, T_WINDOW, T_BLOCK, T_MEMORY, T_FEEDBACK, T_LAST };
+
+/* a checkpoint with a tail: 2 layers of 4 gates, and 3 rows of 16 and their limit; where it starts */
+static bytes make_remembering(int memory, int feedback_len, size_t *tail)
+{
+  bytes b = make_checkpoint(20);
+  int number[6] = { 1, 128, 64, memory, feedback_len, 0 };
+  *tail = b.n;
+  put_bytes(&b, "LCXM", 4);
+  for (int i = 0; i < 6; i++) put_u32(&b, (uint32_t)number[i]);
+  for (int i = 0; memory && i < 8; i++) put_f32(&b, (float)i);
+  for (int i = 0; i < feedback_len * 16; i++) put_f32(&b, (float)i / 16);
+  if (feedback_len) put_f32(&b, 2.5f);
+  return b;
+}
+
+static void test_tail(int memory, int feedback_len)
+{
+  engine_error error = { "" };
+  size_t tail, refused = 0, promised = 0;
+  model m;
+  bytes b = make_remembering(memory, feedback_len, &tail);
+  t_case("a tail with memory %d and %d rows", memory, feedback_len);
+  CHECK_EQ(model_parse(&m, b.at, b.n, &error), 0);
+  CHECK(m.window == 128 && m.block == 64 && m.memory == memory);
+  CHECK(m.feedback_len == feedback_len && (m.gates != NULL) == (memory > 0));
+  CHECK(memory == 0 || (m.gates[0] <= 0.0f && m.gates[7] >= 7.0f));
+  CHECK((m.rows != NULL) == (feedback_len > 0));
+  CHECK(feedback_len == 0 || (m.rows[47] > 2.9f && m.row_limit >= 2.5f));
+  model_free(&m);
+  for (size_t n = tail + 1; n < b.n; n++) {
+    refused += parse_model(&b, n, &error) != 0;
+    promised += strstr(error.text, "too short") || strstr(error.text, "too long") ||
+                strstr(error.text, "inside its tail");
+  }
+  CHECK_EQ(refused, b.n - tail - 1);
+  CHECK_EQ(promised, b.n - tail - 1);
+  put_bytes(&b, "x", 1);
+  refuse_model(&b, "one byte more", "too long");
+  free(b.at);
+}
+
+static void refuse_tail(const char *what, int field, uint32_t value, const char *words)
+{
+  size_t tail;
+  bytes b = make_remembering(1, 3, &tail);
+  set_u32(&b, tail + 4 * (size_t)field, value);
+  refuse_model(&b, what, words);
+  free(b.at);
+}
+
+static void test_tails(void)
+{
+  static const char *const name[7] = {
+    "", "tail version", "window", "block", "memory", "feedback_len", "last number"
+  };
+  test_tail(0, 0);
+  test_tail(1, 0);
+  test_tail(2, 3);
+  test_tail(0, 3);
+  for (int i = T_VERSION; i <= T_LAST; i++) {
+    refuse_tail("negative", i, 0xffffffffu, name[i]);
+    refuse_tail("largest", i, 0x7fffffffu, name[i]);
+  }
+  refuse_tail("another magic", 0, 0x21212121u, "too long");
+  refuse_tail("no window", T_WINDOW, 0, "window");
+  refuse_tail("a block of 0", T_BLOCK, 0, "block");
+  refuse_tail("no multiple", T_WINDOW, 100, "no multiple of block 64");
+  refuse_tail("an unknown rule", T_MEMORY, 3, "memory");
+  refuse_tail("one row more", T_FEEDBACK, 4, "too short");
+  refuse_tail("one row less", T_FEEDBACK, 2, "too long");
+  refuse_tail("gates that are not there", 7, 0x7f800000u, "gates");
+  refuse_tail("a row that is no number", 15, 0x7fc00000u, "rows");
+  refuse_tail("a limit that is none", 15 + 48, 0xff800000u, "row_limit");
+}
+
 /* ==== tokenizers that must be refused ==== */
 
 static int parse_tokenizer(const bytes *b, size_t n, engine_error *error)
@@ -879,6 +957,7 @@ int main(int argc, char **argv)
   test_lengths(-20);
   test_header_flips();
   test_values();
+  test_tails();
   test_tokenizer_fields();
   test_tokenizer_lengths();
   test_tokenizer_flips();
