@@ -8,6 +8,7 @@
    -l TRIALS    streams to the longest text          (3; FULL=1: 20)
    -j JOBS      streams at a time                    (the processors)
    -o FILE      the result as CSV                    (bench/out/recall.csv)
+   -b           brief: one table, one line per arm   (for make demo)
 
    A stream is filler, one sentence at a time, no two alike; it starts anywhere in a block. Two tasks:
 
@@ -93,6 +94,7 @@ typedef struct count { long trials, correct; } count;
 
 typedef struct score {
   count key[N_POSITIONS][N_DISTANCES], digit[N_POSITIONS][N_DISTANCES], fact[N_HELD];
+  double nll, tokens; /* of filler read and predicted */
 } score;
 
 static void add(count *c, int right)
@@ -124,7 +126,8 @@ typedef struct stream {
   size_t bytes;
   uint64_t seed;
   int text[4096];
-  float *logits;
+  float *logits;        /* [max_batch][vocab_size] */
+  double nll, tokens;   /* of filler, where it was scored */
 } stream;
 
 static void must(int code)
@@ -142,7 +145,21 @@ static void take_copy(stream *s, longctx *to, const longctx *from)
   must(longctx_copy(to, s->bytes, from));
 }
 
-/* filler up to position `to` or a sentence beyond */
+/* The same, and adds up the loss of every token but the first. */
+static void stream_score(stream *s, longctx *context, int n)
+{
+  int vocab = s->m->vocab_size, take;
+  for (int i = 0; i < n; i += take) {
+    int room = longctx_room(context);
+    take = n - i < room ? n - i : room;
+    must(engine_forward(&s->e, context, s->text + i, take, s->logits, take));
+    must(longctx_commit(context, take));
+    for (int j = i; j < i + take && j + 1 < n; j++, s->tokens++)
+      s->nll += logits_nll(s->logits + (size_t)(j - i) * (size_t)vocab, vocab, s->text[j + 1]);
+  }
+}
+
+/* filler up to position `to` or a sentence beyond; the text's first 8,192 tokens are scored */
 static void stream_fill(stream *s, longctx *context, int64_t to)
 {
   while (longctx_position(context) < to) {
@@ -150,7 +167,8 @@ static void stream_fill(stream *s, longctx *context, int64_t to)
     int n = 0;
     while (n < left && n < (int)(sizeof s->text / sizeof *s->text) - MOST_FORM)
       n += say_filler(s->g, &s->seed, s->text + n);
-    stream_read(s, context, n, NULL);
+    if (context == s->now && to <= FACTS_AT) stream_score(s, context, n);
+    else stream_read(s, context, n, NULL);
   }
 }
 
@@ -201,6 +219,7 @@ static void stream_ask_key(stream *s, const longctx *context, const int *key, in
 typedef struct options {
   const char *list, *csv;
   long longest, trials, long_trials, jobs;
+  int brief;
 } options;
 
 /* one key at the start of one text, asked for at every distance */
@@ -307,11 +326,13 @@ static void run_job(const work *w, const job *j, score *result)
   s->now = make_context(&d, s->bytes);
   s->fork = make_context(&d, s->bytes);
   s->ask = make_context(&d, s->bytes);
-  s->logits = malloc((size_t)s->m->vocab_size * sizeof(float));
+  s->logits = malloc((size_t)d.max_batch * (size_t)s->m->vocab_size * sizeof(float));
   if (!s->logits) die("no memory", "");
   if (engine_init(&s->e, s->m, d.max_batch, &error)) die("engine", error.text);
   stream_begin(s);
   run[j->kind](s, j, result);
+  result->nll = s->nll;
+  result->tokens = s->tokens;
   engine_free(&s->e);
   free(s->logits);
   free(s->now);
@@ -322,12 +343,14 @@ static void run_job(const work *w, const job *j, score *result)
 
 static void add_score(score *to, const score *from)
 {
-  count *a = (count *)(void *)to;
-  const count *b = (const count *)(const void *)from;
-  for (size_t i = 0; i < sizeof *to / sizeof *a; i++) {
+  count *a = &to->key[0][0];
+  const count *b = &from->key[0][0];
+  for (size_t i = 0; i < offsetof(score, nll) / sizeof *a; i++) {
     a[i].trials += b[i].trials;
     a[i].correct += b[i].correct;
   }
+  to->nll += from->nll;
+  to->tokens += from->tokens;
 }
 
 static void *worker(void *argument)
@@ -438,6 +461,33 @@ static void print_tables(const work *w, long longest)
     }
 }
 
+/* One line per arm: what a reader of the demo wants to know. */
+static void print_brief(const work *w, long longest)
+{
+  int last = 0;
+  char name[32];
+  while (last + 1 < N_DISTANCES && distances[last + 1] <= longest) last++;
+  printf("| arm | state | perplexity | keys right at %s, %% | 4 facts right at 8K, %% |\n"
+         "|---|---:|---:|---:|---:|\n", distance_name(name, distances[last]));
+  for (int a = 0; a < N_ARMS; a++) {
+    const score *s = &w->scores[a];
+    count keys = { 0, 0 };
+    longctx_sizes sizes;
+    if (!w->models[a]) continue;
+    longctx_desc d = arm_desc(&arms[a], w->models[a]);
+    must(longctx_measure(&d, &sizes));
+    for (int p = 0; p < N_POSITIONS; p++) {
+      keys.trials += s->key[p][last].trials;
+      keys.correct += s->key[p][last].correct;
+    }
+    printf("| %s | %.1f KB | %.2f |", arms[a].name, (double)sizes.state / 1e3,
+           exp(s->nll / s->tokens));
+    print_share(&keys);
+    print_share(&s->fact[1]);
+    printf("\n");
+  }
+}
+
 /* ==== the program ==== */
 
 static long parse_count(const char *name, const char *text)
@@ -453,9 +503,14 @@ static options parse_options(int argc, char **argv)
   const char *full = getenv("FULL");
   int all = full && strcmp(full, "1") == 0;
   options o = { NULL, "bench/out/recall.csv", all ? 10000000 : 1000000, all ? 100 : 12,
-                all ? 20 : 3, sysconf(_SC_NPROCESSORS_ONLN) };
-  for (int i = 1; i < argc; i += 2) {
+                all ? 20 : 3, sysconf(_SC_NPROCESSORS_ONLN), 0 };
+  for (int i = 1; i < argc; i++) {
     const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+    if (strcmp(name, "-b") == 0) {
+      o.brief = 1;
+      continue;
+    }
+    i++;
     if (!value) die("a value is missing behind", name);
     if (strcmp(name, "-a") == 0) o.list = value;
     else if (strcmp(name, "-o") == 0) o.csv = value;
@@ -595,7 +650,8 @@ int main(int argc, char **argv)
   for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
   write_csv(&w, o.csv);
   fprintf(stderr, "%.0f million tokens in %.0f s\n", w.tokens / 1e6, seconds() - start);
-  print_tables(&w, o.longest);
+  if (o.brief) print_brief(&w, o.longest);
+  else print_tables(&w, o.longest);
   tokenizer_free(&t);
   return fflush(stdout) ? 1 : 0;
 }
