@@ -5,6 +5,7 @@
 
      sliding or block window + attention sinks        StreamingLLM, arXiv 2309.17453
      compressive memory of what left the window       Infini-attention, arXiv 2404.07143
+     feedback rows, a working memory that loops       TransformerFAM, arXiv 2404.09173
      float32 / float16 / bfloat16 / int8 keys and values, rollback of drafts, save and restore
      the same bits for any chunking, any threads and every SIMD path with fused multiply-add
 
@@ -37,10 +38,11 @@
       8 PLAN       desc -> layout: checks, sizes, offsets
       9 WINDOW     which row lives where, who sees whom, positions
      10 MEMORY     what leaves the window is folded, what queries recall
-     11 STATE      init, open, copy, save, restore
-     12 ATTEND     attend, parts, commit
-     13 ANSWERS    questions about a context, codes and names
-     14 BACK DOOR  private names removed, changelog, licence
+     11 FEEDBACK   rows that every token sees, rewritten by the caller at each block's end
+     12 STATE      init, open, copy, save, restore
+     13 ATTEND     attend, parts, commit
+     14 ANSWERS    questions about a context, codes and names
+     15 BACK DOOR  private names removed, changelog, licence
 
    A room calls only rooms before it. Public names: longctx_, LONGCTX_. Private: lcx_, LCX_. */
 
@@ -106,6 +108,27 @@
      The block that leaves with this one's end is folded as this one grows, 16 tokens at a time, in
      commit; so no block's end is slow. Chunks, threads and instruction sets change no bit.
 
+   FEEDBACK
+     TransformerFAM (arXiv 2404.09173). With desc.feedback_len = F a layer has F rows that run in a
+     loop: every token sees all of them beside its window, and at each block's end they are made
+     anew from themselves and that block. So they carry on what the window loses. The header owns
+     masks, positions, keys and storage; norms, projections and FFN are the caller's, who gives rows
+     the way of tokens through each layer (examples/07_feedback.c is that half in 40 lines):
+       begin    for each layer l: copy x to longctx_feedback(l); set(l, q, k, v of norm(x));
+                attend(l), wo and FFN give the next layer's x. Layer 0's x is learned.
+       text     attend and commit tokens, up to longctx_room at once, until it is 0
+       update   for each layer l: feedback_attend(l); f = wo of that + rows, at the first update
+                without "+ rows"; f = f + FFN(norm(f)); copy f to the rows; set(l, q, k, v of it)
+     Rows see rows and the block's tokens in the window: no sinks, no memory, no older block. The
+     paper's m memory segments are window = (m + 1)*block. A row's key and query stand at one of the
+     last F positions of the block it was made from, before the first token at -F..-1 from there;
+     in-cache indices do not count rows, and ALiBi takes distances to and from rows in the text, as
+     magnitudes. Order of merging: sinks, rows, window. Rows are float32, their keys and values are
+     stored as the window's, and what is not finite in them is held likewise: until rows are set
+     anew it spoils their KV head (longctx_reset is a cure). A NaN in a row's q stays in its head.
+     A last block that is not full leaves the rows as they are. A layer with kv_from reads its
+     source's rows and has none to set.
+
    SCORE
      softcap(scale * q.k) + ALiBi; softmax over sinks and window, where a sink logit
      (longctx_set_sink_logits) joins maximum and denominator and brings no value. Query head h
@@ -129,8 +152,8 @@
      `max_threads` threads: one fork and one join per call.
 
    STATE FILES
-     longctx_save writes desc, sink logits, gates, positions, visible rows and memory with a
-     checksum, in this machine's byte order; another order is refused. Equal states are equal bytes.
+     longctx_save writes desc, sink logits, gates, positions, visible rows, memory and feedback with
+     a checksum, in this machine's byte order; another is refused. Equal states are equal bytes.
      The checksum finds damage, not malice; a hostile file is refused or loads as some valid state.
 
    ORDER OF CALLS
@@ -138,8 +161,9 @@
      only commit moves time. commit(n) wants every layer (but kv_from ones) attended with at
      least n rows; rows beyond n are dropped drafts, commit(0) drops all. Layers in any order, a
      kv_from layer after its source. k = v = NULL reads without writing: row i sees what it would
-     see had it been written. Functions return 0, or a negative code after which nothing has
-     changed (but for longctx_load, whose memory is raw). */
+     see had it been written. With feedback, rows are set before the first token and at each
+     block's end, in any order of layers; until all are, attend is E_ORDER. Functions return 0, or
+     a negative code after which nothing has changed (but for longctx_load, whose memory is raw). */
 
 /* ============================================================================================ */
 /* == 2 DOOR ==                                                                                 */
@@ -201,9 +225,11 @@ typedef struct longctx_layer {
   float rope_mscale;
   const double *rope_freqs;
   float scale, softcap;
-  int memory;  /* layers that remember share one block                                           */
-  int kv_from; /* -1, or the lower layer whose keys, values, rope and positions this one reads;
-                  its window must not be larger, its block the same; memory the same, or none    */
+  int memory;   /* layers that remember or have feedback share one block                          */
+  int feedback; /* 1: this layer has, or by kv_from reads, feedback rows; 0: it has none          */
+  int kv_from;  /* -1, or the lower layer whose keys, values, rope and positions this one reads;
+                   its window must not be larger, its block the same; memory and feedback the
+                   same, or none                                                                 */
 } longctx_layer;
 
 /* Zero means off or derived. Make one with longctx_desc_make, so that older source goes on
@@ -228,12 +254,15 @@ typedef struct longctx_desc {
   float alibi_max_bias;              /* 8 for MPT, BLOOM; 0 = no ALiBi                           */
   int memory;                        /* LONGCTX_MEMORY_*: of what left the window; needs a block */
   int memory_first;                  /* LONGCTX_FIRST_*: while it is empty                       */
+  int feedback_len;                  /* rows F that every token sees, at most block; 0 = none    */
+  int feedback_dim;                  /* floats of a row as you keep it; 0 = n_heads*head_dim     */
   const longctx_layer *layers;       /* [n_layers], copied; NULL = all alike                     */
 } longctx_desc;
 
 typedef struct longctx_sizes {
   size_t window;  /* keys and values: rings and sinks of all layers                              */
   size_t memory;  /* M, z and what is on its way to them, of all layers that remember            */
+  size_t feedback; /* rows, their queries, keys and values, of all layers that have them         */
   size_t scratch; /* working space, never saved                                                  */
   size_t state;   /* all but the scratch                                                         */
   size_t total;   /* longctx_size()                                                              */
@@ -263,18 +292,18 @@ LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *)
 /* Adopts a block that was memcpy'd or read back whole. Every field is validated, an open batch is
    dropped, the instruction set chosen anew. NULL on failure with *error set; error may be NULL. */
 LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error);
-/* Forgets every token, memory and the start position; keeps sink logits and gates. */
+/* Forgets every token, memory, feedback and the start position; keeps sink logits and gates. */
 LONGCTX_API void longctx_reset(longctx *);
 /* The committed state into another block of the same size; an open batch is not carried. */
 LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *);
-/* Where a context starts counting, 0 to 2^62, with memory a multiple of the block; E_ORDER unless
-   it is empty. */
+/* Where a context starts counting, 0 to 2^62, with memory or feedback a multiple of the block;
+   E_ORDER unless it is empty: no token, and no feedback set. */
 LONGCTX_API int longctx_seek(longctx *, int64_t position);
 
 /* ---- forward ------------------------------------------------------------------------------- */
 
-/* Most tokens that the next attend may take: max_batch, with memory no further than the block's
-   end. */
+/* Most tokens that the next attend may take: max_batch, with memory or feedback no further than
+   the block's end; 0 while feedback is due. */
 LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
    out [n][n_heads][head_dim_v]; float32, contiguous, un-rotated. The n tokens follow the committed
@@ -304,6 +333,25 @@ LONGCTX_API int longctx_set_gate(longctx *, int layer, const float *logits);
    all blocks that left its window; no position moves. E_MISMATCH unless both are of one desc
    (max_threads may differ), E_DESC where a layer remembers by the delta rule or none does. */
 LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src);
+
+/* ---- feedback ------------------------------------------------------------------------------ */
+
+/* The rows of a layer, [feedback_len][feedback_dim], yours to read and write; they are saved and
+   copied with the state, as they are. NULL for a layer that has none. */
+LONGCTX_API float *longctx_feedback(longctx *, int layer);
+/* 1 before the first token and after the commit that fills a block, until each layer's rows were
+   set since. */
+LONGCTX_API int longctx_feedback_due(const longctx *);
+/* What attention knows of a layer's rows: q [feedback_len][n_heads][head_dim], k [feedback_len]
+   [n_kv_heads][head_dim], v [feedback_len][n_kv_heads][head_dim_v], un-rotated. They replace the
+   old ones. E_ARG for a layer without rows or a NULL, E_ORDER but at a block's start before any
+   token of it was attended. */
+LONGCTX_API int longctx_feedback_set(longctx *, int layer, const float *q, const float *k,
+                                     const float *v);
+/* Attention of the rows last set, over them all and the tokens since: before set at a block's end
+   that block, right after set none. out [feedback_len][n_heads][head_dim_v]. As many calls as you
+   like; errors as of set, and E_ORDER when nothing was set yet. */
+LONGCTX_API int longctx_feedback_attend(longctx *, int layer, float *out);
 
 /* ---- state files --------------------------------------------------------------------------- */
 
@@ -457,6 +505,7 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #endif
 
 #define LCX_POS_END ((int64_t)1 << 62)
+#define LCX_NOWHERE (-LCX_POS_END) /* no position                                         */
 #define LCX_SPAN 64      /* tokens: the unit of softmax; changing it changes every bit  */
 #define LCX_SEGMENT 512  /* tokens: the unit of merging partial results; likewise       */
 #define LCX_ROWS 96      /* most (token, head) rows in one pass over the keys           */
@@ -637,9 +686,9 @@ LCX_INLINE float lcx_held(float x, float limit)
      values  panels of 64 dims, each     [tile][<= 64], for int8 [tile/4][<= 64][4]; then scales
 
    int8 stands four by four for the integer dot products: four dims of a key, four tokens of
-   values. A window uses tiles of 64, or of 16 where 64 would waste memory; the sinks use one tile
-   of their exact number below 64. Kernels read up to 64 lanes past a tile's last row into whatever
-   follows; such lanes are masked or never stored. */
+   values. A window uses tiles of 64, or of 16 where 64 would waste memory; sinks and feedback use
+   one tile of about their number below 64. Kernels read up to 64 lanes past a tile's last row into
+   whatever follows; such lanes are masked or never stored. */
 typedef struct lcx_store {
   int32_t type_k, type_v, head_dim, head_dim_v;
   int32_t tile;                    /* tokens in a tile                                           */
@@ -735,15 +784,15 @@ LCX_INLINE const unsigned char *lcx_column(const lcx_span *s, int c, int size)
 }
 
 /* Up to LCX_ROWS queries on their way through the keys of one KV head; a row is one query head of
-   one token. Arrays lie in the block's scratch. Coordinates x are positions in the window and
-   indices among the sinks. */
+   one token. Arrays lie in the block's scratch. Coordinates x are positions in the window, indices
+   among the sinks and among the feedback rows: stores 0, 1 and 2. */
 typedef struct lcx_rows {
   int n, head_dim, head_dim_v;
   int stride;            /* floats between rows of o and sum_o: head_dim_v rounded up to 64      */
   float cap;             /* soft-cap in base 2; 0 = none                                         */
-  float *q[2];           /* [n][head_dim] scaled to base 2, rotated: for the window, the sinks   */
-  int64_t *from[2], *to[2]; /* [n] visible x: from <= x < to, window and sinks                   */
-  int64_t *stand[2];     /* [n] the x at which a query stands: distance = stand - x              */
+  float *q[3];           /* [n][head_dim] scaled to base 2, rotated: window, sinks; 2 is 0       */
+  int64_t *from[3], *to[3]; /* [n] visible x: from <= x < to                                     */
+  int64_t *stand[3];     /* [n] the x at which a query stands: distance = |stand - x|            */
   float *slope;          /* [n] ALiBi in base 2, negative; NULL = none                           */
   int *bad;              /* [n] the query was NaN or infinite                                    */
   int *lo, *hi;          /* [n] visible part of the span at hand                                 */
@@ -761,7 +810,7 @@ typedef struct lcx_rows {
   int32_t *qi_shift;     /* [n] what the +128 of the keys adds to a dot product, negated         */
   int32_t *wi;           /* [n][16][2] int8 weights, packed for the words, or NULL               */
   float *wi_scale;       /* [n]                                                                  */
-  int64_t turned[2];     /* the position turn[] stands for, -1 = none                            */
+  int64_t turned[2];     /* the position turn[] stands for, or LCX_NOWHERE                       */
   float *phi;            /* [head_dim][16] features of 16 queries or keys                        */
   float *back;           /* [pairs][2][16] cos, sin that rotate 16 keys back                     */
   float *val, *recalled; /* [strips][16][16] values to be folded; what 16 rows recall            */
@@ -1302,7 +1351,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
 
 /* ============================================================================================ */
 /* == 6 KERNELS ==                                                                              */
-/* The arithmetic, written once in words; called through room 7's table by rooms 9 to 12.       */
+/* The arithmetic, written once in words; called through room 7's table by rooms 9 to 13.       */
 
 /* What fixes the bits: the chain of fma over dims per (query, key); spans of 64 and segments of 512
    at absolute positions, oldest first; one rescale per span; 16 lanes of row sums; one order of
@@ -1773,8 +1822,9 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float stand)
   int j;
   for (j = 0; j < LCX_SPAN; j += v_width) {
     v_f32 x = v_load(s + j), token = v_add(v_lanes(), v_set((float)j));
+    v_f32 far = v_sub(v_set(stand), token);
     if (w->cap > 0) x = v_fma(cap, LCX_FN(tanh)(v_fma(x, inverse, v_set(0.0f))), v_set(0.0f));
-    if (w->slope) x = v_fma(slope, v_sub(v_set(stand), token), x);
+    if (w->slope) x = v_fma(slope, v_max(far, v_sub(v_set(0.0f), far)), x);
     v_store(s + j, v_pick(token, lo, never, v_pick(token, hi, x, never)));
   }
 }
@@ -1881,8 +1931,7 @@ LCX_T LCX_OUTLINE void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *s
   }
 }
 
-/* Rows against one segment, from <= x < to: m, l and o of each row. `which` is 0 for the window, 1
-   for the sinks. */
+/* Rows against one segment, from <= x < to, of the store `which`: m, l and o of each row. */
 LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store,
                                   const unsigned char *ring, int64_t from, int64_t to)
 {
@@ -2409,7 +2458,7 @@ typedef struct lcx_wish_layer {
   int32_t window, block, positions, rope, rope_dims, kv_from;
   float rope_mscale, scale, softcap;
   int32_t n_freqs; /* 0 or rope_dims/2 */
-  int32_t memory, zero;
+  int32_t memory, feedback;
   double rope_base;
 } lcx_wish_layer;
 
@@ -2418,7 +2467,7 @@ typedef struct lcx_wish {
   int32_t has_layers;
   float alibi_max_bias;
   int32_t bytes; /* of the wish, layers and tables included */
-  int32_t memory_first, zero;
+  int32_t memory_first, feedback_len, feedback_dim, zero;
   lcx_wish_layer base;
 } lcx_wish;
 
@@ -2430,24 +2479,29 @@ typedef struct lcx_layer {
   int32_t reads;                                /* 1: a kv_from layer, writes no rows */
   uint64_t steps;  /* uint64_t [half] */
   uint64_t logits; /* float [n_heads], base 2 */
-  uint64_t ring[2], head[2]; /* window, sinks: first KV head's tiles; bytes from head to head */
+  uint64_t ring[3], head[3]; /* window, sinks, feedback: first head's tiles; bytes per KV head */
   uint64_t remembered;       /* first KV head's memory; they follow one another */
-  int32_t memory, zero;
-  lcx_store store[2];
+  uint64_t fed;              /* feedback: rows [F][feedback_dim], queries [F][heads][head_dim] */
+  int32_t memory, feedback;  /* feedback: rows that its tokens see */
+  lcx_store store[3];
 } lcx_layer;
 
 /* What changes in a layer besides its rows. */
-typedef struct lcx_live { int32_t rows, has_logits; } lcx_live; /* rows: in the open batch */
+typedef struct lcx_live {
+  int32_t rows;       /* in the open batch */
+  int32_t has_logits;
+  int32_t given, zero; /* given: its feedback was set since it became due */
+} lcx_live;
 
 typedef struct lcx_plan {
   uint64_t layers, live, slopes, scratch, partials, list; /* offsets */
   uint64_t work, partial; /* bytes for one part; floats of one partial result */
-  uint64_t window, memory, total;
+  uint64_t window, memory, feedback, total;
   uint64_t gates;   /* float [n_layers][n_heads], if a layer remembers */
-  int32_t segments; /* most that one row can see, sinks and memory included */
+  int32_t segments; /* most that one row can see, sinks, feedback and memory included */
   int32_t rows;     /* most rows in one pass */
-  int32_t block;    /* of the layers that remember, 0 = none */
-  int32_t zero;
+  int32_t few;      /* most rows whose segments parts share */
+  int32_t block;    /* of the layers that remember or have feedback, 0 = none */
 } lcx_plan;
 
 struct longctx {
@@ -2484,6 +2538,7 @@ static void lcx_wish_layer_from(const longctx_layer *l, int head_dim, lcx_wish_l
   w->softcap = l->softcap;
   w->n_freqs = l->rope_freqs ? w->rope_dims / 2 : 0;
   w->memory = l->memory;
+  w->feedback = l->feedback;
   w->rope_base = l->rope_base == 0 ? 10000 : l->rope_base;
 }
 
@@ -2503,6 +2558,10 @@ static void lcx_wish_from(const longctx_desc *d, lcx_wish *w)
   w->has_layers = d->layers != NULL;
   w->alibi_max_bias = d->alibi_max_bias;
   w->memory_first = d->memory_first;
+  w->feedback_len = d->feedback_len;
+  w->feedback_dim = d->feedback_dim;
+  if (d->feedback_len && !d->feedback_dim) /* unsigned: neither was checked yet */
+    w->feedback_dim = (int32_t)((uint32_t)d->n_heads * (uint32_t)d->head_dim);
   lcx_wish_layer_from(&base, d->head_dim, &w->base);
 }
 
@@ -2556,10 +2615,14 @@ static const char *lcx_check_layer(const lcx_wish *w, const lcx_wish_layer *l)
            "softcap is above 0 but below 1e-3: give the cap of a score (0 means none)");
   LCX_WANT(l->n_freqs == 0 || l->n_freqs == l->rope_dims / 2,
            "rope_freqs does not hold rope_dims/2 frequencies: give one for each pair");
-  LCX_WANT(LCX_IN(l->memory, LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_DELTA) && l->zero == 0,
+  LCX_WANT(LCX_IN(l->memory, LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_DELTA),
            "memory is no LONGCTX_MEMORY_ value: give LONGCTX_MEMORY_NONE, _LINEAR or _DELTA");
   LCX_WANT(!l->memory || l->block > 1,
            "memory needs a block: make block above 1 (window = block is the paper's segment)");
+  LCX_WANT(LCX_IN(l->feedback, 0, 1) && l->feedback <= w->feedback_len,
+           "feedback of a layer is not 0 or 1, or 1 without rows: give the desc a feedback_len");
+  LCX_WANT(!l->feedback || (l->block > 1 && w->feedback_len <= l->block),
+           "feedback_len is above block, or block is 1: rows stand at a block's last positions");
   return NULL;
 }
 
@@ -2590,6 +2653,11 @@ static const char *lcx_check_wish(const lcx_wish *w)
            "alibi_max_bias is negative, above 64 or not finite: 8 is usual, 0 for no ALiBi");
   LCX_WANT(LCX_IN(w->memory_first, LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO) && w->zero == 0,
            "memory_first is no LONGCTX_FIRST_ value: give LONGCTX_FIRST_LOCAL or _ZERO");
+  LCX_WANT(LCX_IN(w->feedback_len, 0, 65536) &&
+               (int64_t)w->feedback_len * (w->n_heads / w->n_kv_heads) <= 1 << 30,
+           "feedback_len is negative, or too large: give the rows F of a layer, 0 for none");
+  LCX_WANT(LCX_IN(w->feedback_dim, w->feedback_len > 0, 1 << 26),
+           "feedback_dim is negative or above 2^26: give a row's floats (0: n_heads*head_dim)");
   return NULL;
 }
 
@@ -2610,9 +2678,9 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
     if (!bad && o->desc && l.n_freqs) bad = lcx_check_freqs(table, l.n_freqs);
     if (bad) return bad;
     n += (uint64_t)l.n_freqs;
-    LCX_WANT(i < 0 || !l.memory || !block || l.block == block,
-             "memory stands in layers of different block: give all that remember the same block");
-    if (i >= 0 && l.memory) block = l.block;
+    LCX_WANT(i < 0 || !(l.memory || l.feedback) || !block || l.block == block,
+             "memory or feedback stands in layers of different block: give all of them the same");
+    if (i >= 0 && (l.memory || l.feedback)) block = l.block;
     LCX_WANT(LCX_IN(l.kv_from, -1, i > 0 ? i - 1 : -1),
              "kv_from is below -1 or no lower layer: give the index of an earlier layer, or -1");
     if (l.kv_from < 0) continue;
@@ -2623,6 +2691,8 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
              "kv_from names a layer of smaller window or other block: window may only shrink");
     LCX_WANT(!l.memory || l.memory == from.memory,
              "kv_from names a layer of other memory: read its memory by the same rule, or none");
+    LCX_WANT(l.feedback <= from.feedback,
+             "kv_from names a layer without feedback: make feedback of the reading layer 0");
   }
   *bytes += n * sizeof(double);
   return NULL;
@@ -2660,7 +2730,7 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
   int rows = p->rows;
   uint64_t n = (uint64_t)rows, k = (uint64_t)wish->head_dim, v = (uint64_t)wish->head_dim_v;
   uint64_t stride = (uint64_t)lcx_up(wish->head_dim_v, LCX_PANEL), quads = (k + 3) / 4;
-  uint64_t two = wish->sinks > 0 ? 2 : 1, remember = p->block ? LCX_STRIP : 0;
+  uint64_t two = wish->sinks > 0 ? 2 : 1, remember = p->memory ? LCX_STRIP : 0;
   int i;
   if (!w) w = &none;
 #define LCX_CARVE(type, field, count)                                                            \
@@ -2669,7 +2739,7 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
     w->field = base ? (type *)(void *)(base + at) : NULL;                                        \
   } while (0)
   lcx_take(&c, 1, sizeof(lcx_ticket), 8);
-  for (i = 0; i < 2; ++i) {
+  for (i = 0; i < 3; ++i) {
     LCX_CARVE(int64_t, from[i], n);
     LCX_CARVE(int64_t, to[i], n);
     LCX_CARVE(int64_t, stand[i], n);
@@ -2677,8 +2747,9 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
   for (i = 0; i < (int)two; ++i) {
     LCX_CARVE(float, q[i], n * k + 16);
     LCX_CARVE(float, turn[i], 3 * (k / 2 + 16));
-    w->turned[i] = -1;
+    w->turned[i] = LCX_NOWHERE;
   }
+  w->q[2] = w->q[0];
   LCX_CARVE(int, lo, n);
   LCX_CARVE(int, hi, n);
   LCX_CARVE(int, bad, n);
@@ -2719,15 +2790,24 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
 
 static int lcx_threads(const longctx_desc *d) { return d->max_threads ? d->max_threads : 1; }
 
+/* F float32 rows of one layer and their queries */
+static uint64_t lcx_fed_floats(const lcx_wish *w)
+{
+  return (uint64_t)w->feedback_len *
+         ((uint64_t)w->feedback_dim + (uint64_t)w->n_heads * (uint64_t)w->head_dim);
+}
+
 /* Layer i's record, with its place taken from the cursor; what lies there is filled later. */
 static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, int max_threads,
                            lcx_cursor *c, lcx_layer *y)
 {
-  int64_t rows = (int64_t)l->window + w->max_batch - 1; /* none is overwritten while it is seen */
+  int fed = l->feedback ? w->feedback_len : 0;
+  /* none is overwritten while it is seen, or may be saved for feedback rows */
+  int64_t rows = (int64_t)l->window + w->max_batch - (fed == 0);
   int64_t spare = max_threads > 1; /* a tile more, so that parts never share one with new rows */
   int64_t tiles16 = (rows + 15) / 16 + spare, tiles64 = (rows + 63) / 64 + spare;
   int tile = tiles64 * 64 * 8 <= rows * 9 ? 64 : 16;
-  int few = w->sinks < LCX_SPAN ? w->sinks : LCX_SPAN;
+  int few = lcx_min(w->sinks, LCX_SPAN);
   int gap = spare && w->head_dim_v % LCX_PANEL ? LCX_GUARD : 0; /* nor read past its end */
   int s;
   memset(y, 0, sizeof *y);
@@ -2740,16 +2820,21 @@ static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, in
   y->source = i;
   y->mscale = l->rope_mscale;
   y->memory = l->memory;
+  y->feedback = fed;
   y->scale = (float)((double)l->scale * LCX_LOG2E);
   y->cap = (float)((double)l->softcap * LCX_LOG2E);
   lcx_store_make(&y->store[0], w->type_k, w->type_v, w->head_dim, w->head_dim_v, tile, gap);
   lcx_store_make(&y->store[1], LONGCTX_F32, LONGCTX_F32, w->head_dim, w->head_dim_v,
                  few ? few : 1, gap);
+  lcx_store_make(&y->store[2], w->type_k, w->type_v, w->head_dim, w->head_dim_v,
+                 lcx_up(lcx_min(fed ? fed : 1, LCX_SPAN), 4), gap);
   y->store[0].tiles = (int32_t)(tile == 64 ? tiles64 : tiles16);
   y->store[1].tiles = (w->sinks + LCX_SPAN - 1) / LCX_SPAN;
-  for (s = 0; s < 2; ++s) {
+  y->store[2].tiles = (fed + LCX_SPAN - 1) / LCX_SPAN;
+  for (s = 0; s < 3; ++s) {
     y->head[s] = (uint64_t)y->store[s].tiles * y->store[s].bytes;
-    if (l->kv_from < 0) y->ring[s] = lcx_take(c, (uint64_t)w->n_kv_heads, y->head[s], 64);
+    if (s < 2 && l->kv_from < 0)
+      y->ring[s] = lcx_take(c, (uint64_t)w->n_kv_heads, y->head[s], 64);
   }
 }
 
@@ -2772,8 +2857,9 @@ static void lcx_layer_share(const lcx_layer *source, lcx_layer *y)
 static int64_t lcx_most_segments(const lcx_wish *w, const lcx_wish_layer *l)
 {
   int64_t seen = (int64_t)l->window + w->max_batch - 1;
+  int64_t fed = l->feedback ? w->feedback_len : 0;
   return (seen + LCX_SEGMENT - 1) / LCX_SEGMENT + 1 + (w->sinks + LCX_SEGMENT - 1) / LCX_SEGMENT +
-         (l->memory != 0);
+         (fed + LCX_SEGMENT - 1) / LCX_SEGMENT + (l->memory != 0);
 }
 
 /* The one layout. With `mem` it writes the layers' records there, else it only counts. 0, or
@@ -2803,24 +2889,32 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     y.steps = steps;
     y.logits = logits + (uint64_t)i * heads * sizeof(float);
     p->window += c.at - before;
-    if (l.memory) p->block = l.block;
+    if (l.memory || l.feedback) p->block = l.block;
     before = c.at;
     if (l.memory && l.kv_from < 0)
       y.remembered = lcx_take(&c, kv_heads * 2 * (uint64_t)m.floats, sizeof(float), 64);
     p->memory += c.at - before;
+    before = c.at;
+    if (l.feedback && l.kv_from < 0) {
+      y.fed = lcx_take(&c, lcx_fed_floats(w), sizeof(float), 64);
+      y.ring[2] = lcx_take(&c, kv_heads, y.head[2], 64);
+    }
+    p->feedback += c.at - before;
     p->segments = (int32_t)lcx_max64(p->segments, lcx_most_segments(w, &l));
     if (!mem || c.over) continue;
     if (l.kv_from >= 0) lcx_layer_share(&((lcx_layer *)(void *)(mem + p->layers))[l.kv_from], &y);
     ((lcx_layer *)(void *)(mem + p->layers))[i] = y;
   }
-  p->gates = lcx_take(&c, p->block ? (uint64_t)w->n_layers * heads : 0, sizeof(float), 8);
+  p->gates = lcx_take(&c, p->memory ? (uint64_t)w->n_layers * heads : 0, sizeof(float), 8);
   lcx_take(&c, 1, LCX_GUARD, 1);
   p->scratch = lcx_take(&c, 0, 1, 64);
-  p->rows = (int32_t)lcx_min64((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads), LCX_ROWS);
+  p->few = (int32_t)lcx_min64((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads), LCX_ROWS);
+  p->rows = (int32_t)lcx_min64((int64_t)w->feedback_len * (w->n_heads / w->n_kv_heads), LCX_ROWS);
+  if (p->feedback == 0 || p->rows < p->few) p->rows = p->few;
   p->work = lcx_carve(w, p, NULL, NULL);
   lcx_take(&c, (uint64_t)max_threads, p->work, 64);
   p->partial = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
-  p->partials = lcx_take(&c, max_threads > 1 ? kv_heads * (uint64_t)p->rows * p->partial : 0,
+  p->partials = lcx_take(&c, max_threads > 1 ? kv_heads * (uint64_t)p->few * p->partial : 0,
                          (uint64_t)p->segments * sizeof(float), 64);
   p->list = lcx_take(&c, w->has_layers ? (uint64_t)w->n_layers : 0, sizeof(longctx_layer), 8);
   p->total = c.at;
@@ -2876,6 +2970,7 @@ LONGCTX_API longctx_layer longctx_layer_make(const longctx_desc *d)
   l.scale = d->scale;
   l.softcap = d->softcap;
   l.memory = d->memory;
+  l.feedback = d->feedback_len > 0;
   return l;
 }
 
@@ -2901,6 +2996,7 @@ LONGCTX_API int longctx_measure(const longctx_desc *d, longctx_sizes *sizes)
   if (lcx_settle(d, &w, &p)) return LONGCTX_E_DESC;
   sizes->window = (size_t)p.window;
   sizes->memory = (size_t)p.memory;
+  sizes->feedback = (size_t)p.feedback;
   sizes->scratch = (size_t)(p.total - p.scratch);
   sizes->state = (size_t)p.scratch;
   sizes->total = (size_t)p.total;
@@ -2921,6 +3017,16 @@ static lcx_layer *lcx_layer_of(const longctx *lc, int i)
   return (lcx_layer *)(void *)lcx_at(lc, lc->plan.layers) + i;
 }
 
+static lcx_live *lcx_live_of(const longctx *lc, int i)
+{
+  return (lcx_live *)(void *)lcx_at(lc, lc->plan.live) + i;
+}
+
+static lcx_ticket *lcx_ticket_of(const longctx *lc, int part)
+{
+  return (lcx_ticket *)(void *)lcx_at(lc, lc->plan.scratch + (uint64_t)part * lc->plan.work);
+}
+
 /* query heads that share a KV head */
 static int lcx_group(const longctx *lc) { return lc->wish.n_heads / lc->wish.n_kv_heads; }
 
@@ -2933,18 +3039,27 @@ static int64_t lcx_first_seen(const lcx_layer *y, int64_t after, int64_t t)
   return lcx_max64((t / y->block + 1) * y->block - y->window, after);
 }
 
-/* The segments that queries at first..last see, sinks first, oldest first. */
-typedef struct lcx_reach { int64_t sinks, windows, from; } lcx_reach;
+/* The segments that queries see, sinks first, then feedback rows, then the window, oldest first:
+   tokens at first..last (since < 0), or the feedback rows that were set at `since`, which see the
+   tokens from there on. */
+typedef struct lcx_reach { int64_t sinks, fed, windows, from; } lcx_reach;
 
-static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t first, int64_t last)
+static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t since, int64_t first,
+                              int64_t last)
 {
   lcx_reach r;
-  int64_t low = lcx_first_seen(y, lcx_after_sinks(lc), first);
-  r.sinks = (lcx_min64(last + 1 - lc->start, lc->wish.sinks) + LCX_SEGMENT - 1) / LCX_SEGMENT;
+  int64_t after = lcx_after_sinks(lc), low = lcx_max64(since, after);
+  if (since < 0) low = lcx_first_seen(y, after, first);
+  else last = lc->position - 1;
+  r.sinks = since < 0 ? lcx_min64(last + 1 - lc->start, lc->wish.sinks) : 0;
+  r.sinks = (r.sinks + LCX_SEGMENT - 1) / LCX_SEGMENT;
+  r.fed = (y->feedback + LCX_SEGMENT - 1) / LCX_SEGMENT;
   r.from = low / LCX_SEGMENT;
   r.windows = last >= low ? last / LCX_SEGMENT - r.from + 1 : 0;
   return r;
 }
+
+static int64_t lcx_segments_of(const lcx_reach *r) { return r->sinks + r->fed + r->windows; }
 
 /* Segment i of a reach: which store, and the coordinates it spans. */
 typedef struct lcx_segment_at { int which; int64_t from, to; } lcx_segment_at;
@@ -2952,8 +3067,9 @@ typedef struct lcx_segment_at { int which; int64_t from, to; } lcx_segment_at;
 static lcx_segment_at lcx_segment_of(const lcx_reach *r, int64_t i)
 {
   lcx_segment_at s;
-  s.which = i < r->sinks;
-  s.from = (s.which ? i : r->from + i - r->sinks) * LCX_SEGMENT;
+  s.which = i < r->sinks ? 1 : i < r->sinks + r->fed ? 2 : 0;
+  if (s.which) s.from = (s.which == 2 ? i - r->sinks : i) * LCX_SEGMENT;
+  else s.from = (r->from + i - r->sinks - r->fed) * LCX_SEGMENT;
   s.to = s.from + LCX_SEGMENT;
   return s;
 }
@@ -2982,48 +3098,83 @@ static int lcx_pairs(const lcx_layer *y)
   return y->rope == LONGCTX_ROPE_INTERLEAVED ? y->half : 0;
 }
 
-/* The token at position t into the cache of KV head h; k [head_dim] un-rotated, v [head_dim_v]. */
+/* k [head_dim] un-rotated, v [head_dim_v] into a store of KV head h, at x; p is k's position. */
+static void lcx_write_at(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
+                         lcx_rows *w, int h, int which, int64_t x, int64_t p, const float *k,
+                         const float *v)
+{
+  const lcx_store *st = &y->store[which];
+  unsigned char *ring = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
+  int turn = which == 1;
+  lcx_turn_to(kernel, lc, y, w, turn, p);
+  kernel->hold(k, w->head_dim, lcx_pairs(y), 1.0f, LCX_BIG, w->line);
+  kernel->rotate(w->line, w->head_dim, y->half, w->turn[turn], w->key);
+  kernel->hold(v, w->head_dim_v, 0, 1.0f, LCX_MAX, w->line);
+  kernel->append(st, ring + lcx_tile_at(st, x), (int)(x % st->tile), w->key, w->line);
+}
+
+/* The token at position t into the cache of KV head h. */
 static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                           lcx_rows *w, int h, int64_t t, const float *k, const float *v)
 {
   int64_t x;
   int which = lcx_place(lc, t, &x);
-  const lcx_store *st = &y->store[which];
-  unsigned char *ring = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
-  lcx_turn_to(kernel, lc, y, w, which, which && y->positions == LONGCTX_POS_CACHE ? x : t);
-  kernel->hold(k, w->head_dim, lcx_pairs(y), 1.0f, LCX_BIG, w->line);
-  kernel->rotate(w->line, w->head_dim, y->half, w->turn[which], w->key);
-  kernel->hold(v, w->head_dim_v, 0, 1.0f, LCX_MAX, w->line);
-  kernel->append(st, ring + lcx_tile_at(st, x), (int)(x % st->tile), w->key, w->line);
+  lcx_write_at(kernel, lc, y, w, h, which, x, which && y->positions == LONGCTX_POS_CACHE ? x : t,
+               k, v);
+}
+
+/* What row r sees and where it stands, the query of the token at t; returns its index in the
+   cache. */
+static int64_t lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t t)
+{
+  int64_t low = lcx_first_seen(y, lcx_after_sinks(lc), t);
+  int64_t sinks = lcx_min64(t + 1 - lc->start, lc->wish.sinks);
+  int64_t index = sinks + lcx_max64(t + 1 - low, 0) - 1;
+  w->from[0][r] = low;
+  w->to[0][r] = t + 1;
+  w->stand[0][r] = t;
+  w->from[1][r] = 0;
+  w->to[1][r] = sinks;
+  w->stand[1][r] = y->positions == LONGCTX_POS_TEXT ? t - lc->start : index;
+  w->from[2][r] = 0;
+  w->to[2][r] = y->feedback;
+  w->stand[2][r] = t % y->block + y->feedback; /* rows stand right before its block */
+  return index;
+}
+
+/* The same of feedback row i, set at `since`. */
+static void lcx_look_back(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t since,
+                          int i)
+{
+  w->from[0][r] = lcx_max64(since, lcx_after_sinks(lc));
+  w->to[0][r] = lc->position;
+  w->stand[0][r] = since - y->feedback + i;
+  w->from[1][r] = w->to[1][r] = w->stand[1][r] = w->from[2][r] = 0;
+  w->to[2][r] = y->feedback;
+  w->stand[2][r] = i;
 }
 
 /* Rows r0..r0+n-1 of KV head h made ready: row r is head r % group of the batch's token r / group.
-   q [tokens][n_heads][head_dim], the first token at the context's position. */
+   q [tokens][n_heads][head_dim], the first token at the context's position; or feedback rows. */
 static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
-                        lcx_rows *w, int h, int r0, int n, const float *q)
+                        lcx_rows *w, int h, int r0, int n, const float *q, int64_t since)
 {
   int r, hd = w->head_dim, group = lcx_group(lc);
   const float *slopes = (const float *)(const void *)lcx_at(lc, lc->plan.slopes);
   w->n = n;
   w->cap = y->cap;
   for (r = 0; r < n; ++r) {
-    int token = (r0 + r) / group, head = h * group + (r0 + r) % group, text;
+    int token = (r0 + r) / group, head = h * group + (r0 + r) % group;
     const float *x = q + ((size_t)token * (size_t)lc->wish.n_heads + (size_t)head) * (size_t)hd;
-    int64_t t = lc->position + token, low = lcx_first_seen(y, lcx_after_sinks(lc), t);
-    int64_t sinks = lcx_min64(t + 1 - lc->start, lc->wish.sinks);
-    int64_t index = sinks + lcx_max64(t + 1 - low, 0) - 1; /* in the cache */
-    text = y->positions == LONGCTX_POS_TEXT;
-    w->from[0][r] = low;
-    w->to[0][r] = t + 1;
-    w->stand[0][r] = t;
-    w->from[1][r] = 0;
-    w->to[1][r] = sinks;
-    w->stand[1][r] = text ? t - lc->start : index;
+    int64_t index = 0;
+    if (since < 0) index = lcx_look(lc, y, w, r, lc->position + token);
+    else lcx_look_back(lc, y, w, r, since, token);
     w->bad[r] = kernel->hold(x, hd, lcx_pairs(y), y->scale, LCX_BIG, w->line);
-    lcx_turn_to(kernel, lc, y, w, 0, t);
+    lcx_turn_to(kernel, lc, y, w, 0, w->stand[0][r]);
     kernel->rotate(w->line, hd, y->half, w->turn[0], w->q[0] + r * hd);
-    if (sinks > 0) {
-      lcx_turn_to(kernel, lc, y, w, 1, text ? t : index);
+    if (w->to[1][r] > 0) {
+      lcx_turn_to(kernel, lc, y, w, 1,
+                  y->positions == LONGCTX_POS_TEXT ? w->stand[0][r] : index);
       kernel->rotate(w->line, hd, y->half, w->turn[1], w->q[1] + r * hd);
     }
     if (w->slope) w->slope[r] = slopes[head];
@@ -3151,7 +3302,7 @@ static void lcx_fold_part(const longctx *lc, lcx_rows *w, int n, int part, int p
 static int lcx_folds(const longctx *lc, int n)
 {
   int i;
-  if (n == 0 || lc->plan.block == 0) return 0;
+  if (n == 0 || lc->plan.memory == 0) return 0;
   if ((lc->position + n) % lc->plan.block == 0) return 1;
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
@@ -3252,13 +3403,117 @@ static void lcx_recalled(const lcx_rows *w, int j, float *to)
 }
 
 /* ============================================================================================ */
-/* == 11 STATE ==                                                                               */
-/* The block's life: init, open, reset, copy; state files.                                      */
+/* == 11 FEEDBACK ==                                                                            */
+/* TransformerFAM (arXiv 2404.09173): rows in a loop, when they are due, where they stand.      */
 
-static lcx_live *lcx_live_of(const longctx *lc, int i)
+/* Rows set at position P, which is a block's start, stand at P - F..P - 1 and are there for the
+   tokens of that block. They see, besides themselves, the tokens from P on: at the block's end all
+   of it, before its first token none. So one rule tells what attends whenever they may. */
+
+static int lcx_keeps_feedback(const lcx_layer *y) { return y->feedback && !y->reads; }
+
+/* A layer's rows [F][feedback_dim] */
+static float *lcx_fed_of(const longctx *lc, const lcx_layer *y)
 {
-  return (lcx_live *)(void *)lcx_at(lc, lc->plan.live) + i;
+  return (float *)(void *)lcx_at(lc, y->fed);
 }
+
+/* and their queries as they were given, [F][n_heads][head_dim] */
+static float *lcx_fed_q(const longctx *lc, const lcx_layer *y)
+{
+  return lcx_fed_of(lc, y) + (size_t)lc->wish.feedback_len * (size_t)lc->wish.feedback_dim;
+}
+
+static size_t lcx_fed_bytes(const longctx *lc)
+{
+  return (size_t)lcx_fed_floats(&lc->wish) * sizeof(float);
+}
+
+/* Between two blocks, no token of the next one attended yet? */
+static int lcx_between(const longctx *lc)
+{
+  int i;
+  if (lc->plan.feedback == 0 || lc->position % lc->plan.block) return 0;
+  for (i = 0; i < lc->max_threads; ++i)
+    if (lcx_ticket_of(lc, i)->parts) return 0;
+  for (i = 0; i < lc->wish.n_layers && !lcx_live_of(lc, i)->rows; ++i) {}
+  return i == lc->wish.n_layers;
+}
+
+/* Where the rows that layer i has were set, as of a moment between two blocks. */
+static int64_t lcx_set_at(const longctx *lc, int i)
+{
+  return lc->position - (lcx_live_of(lc, i)->given ? 0 : lc->plan.block);
+}
+
+static void lcx_become_due(longctx *lc)
+{
+  int i;
+  for (i = 0; i < lc->wish.n_layers; ++i) lcx_live_of(lc, i)->given = 0;
+}
+
+/* No row was ever set. */
+static void lcx_forget_feedback(longctx *lc)
+{
+  int i;
+  for (i = 0; i < lc->wish.n_layers; ++i) {
+    const lcx_layer *y = lcx_layer_of(lc, i);
+    if (!lcx_keeps_feedback(y)) continue;
+    memset(lcx_at(lc, y->fed), 0, lcx_fed_bytes(lc));
+    memset(lcx_at(lc, y->ring[2]), 0, (size_t)y->head[2] * (size_t)lc->wish.n_kv_heads);
+  }
+  lcx_become_due(lc);
+}
+
+/* 0, or why layer i's rows cannot be set or attend now */
+static int lcx_fed_check(const longctx *lc, int i)
+{
+  if (!lc || i < 0 || i >= lc->wish.n_layers || !lcx_keeps_feedback(lcx_layer_of(lc, i)))
+    return LONGCTX_E_ARG;
+  return lcx_between(lc) ? LONGCTX_OK : LONGCTX_E_ORDER;
+}
+
+LONGCTX_API int longctx_feedback_due(const longctx *lc)
+{
+  int i;
+  if (!lc || lc->plan.feedback == 0 || lc->position % lc->plan.block) return 0;
+  for (i = 0; i < lc->wish.n_layers; ++i)
+    if (lcx_keeps_feedback(lcx_layer_of(lc, i)) && !lcx_live_of(lc, i)->given) return 1;
+  return 0;
+}
+
+LONGCTX_API float *longctx_feedback(longctx *lc, int layer)
+{
+  return lcx_fed_check(lc, layer) == LONGCTX_E_ARG ? NULL : lcx_fed_of(lc, lcx_layer_of(lc, layer));
+}
+
+LONGCTX_API int longctx_feedback_set(longctx *lc, int layer, const float *q, const float *k,
+                                     const float *v)
+{
+  const lcx_layer *y;
+  lcx_rows w;
+  int code = lcx_fed_check(lc, layer), rows, heads, i, h;
+  if (!code && (!q || !k || !v)) code = LONGCTX_E_ARG;
+  if (code) return code;
+  y = lcx_layer_of(lc, layer);
+  rows = lc->wish.feedback_len;
+  heads = lc->wish.n_kv_heads;
+  lcx_carve(&lc->wish, &lc->plan, lcx_at(lc, lc->plan.scratch), &w);
+  for (i = 0; i < rows; ++i)
+    for (h = 0; h < heads; ++h) {
+      size_t row = (size_t)i * (size_t)heads + (size_t)h;
+      lcx_write_at(lcx_kernels_of(lc->isa), lc, y, &w, h, 2, i, lc->position - rows + i,
+                   k + row * (size_t)w.head_dim, v + row * (size_t)w.head_dim_v);
+    }
+  memcpy(lcx_fed_q(lc, y), q,
+         sizeof(float) * (size_t)rows * (size_t)lc->wish.n_heads * (size_t)w.head_dim);
+  lcx_live_of(lc, layer)->given = 1;
+  return LONGCTX_OK;
+}
+
+/* ============================================================================================ */
+/* == 12 STATE ==                                                                               */
+/* The block's life: init, open, reset, copy; state files.                                      */
 
 static float *lcx_logits_of(const longctx *lc, int i)
 {
@@ -3328,11 +3583,6 @@ static void lcx_label(longctx *lc)
   memcpy(lc->magic, LCX_MAGIC, sizeof lc->magic);
   lc->version = LCX_FORMAT;
   lc->probe = LCX_PROBE;
-}
-
-static lcx_ticket *lcx_ticket_of(const longctx *lc, int part)
-{
-  return (lcx_ticket *)(void *)lcx_at(lc, lc->plan.scratch + (uint64_t)part * lc->plan.work);
 }
 
 static void lcx_drop_tickets(longctx *lc)
@@ -3405,7 +3655,7 @@ static int lcx_sound_position(int64_t start, int64_t position)
   return start >= 0 && position >= start && position <= LCX_POS_END;
 }
 
-/* with memory a text starts where a block does */
+/* with memory or feedback a text starts where a block does */
 static int lcx_sound_start(const lcx_plan *p, int64_t start)
 {
   return p->block == 0 || start % p->block == 0;
@@ -3443,8 +3693,8 @@ static uint64_t lcx_row_bytes(const lcx_store *s)
                     s->head_dim_v * lcx_elem(s->type_v) + 4 * (s->type_v == LONGCTX_Q8));
 }
 
-/* What a state file begins with; its wish follows, then sink logits and gates, rows and memory, and
-   a hash. */
+/* What a state file begins with; its wish follows, then sink logits and gates, rows, memory and
+   feedback, and a hash. */
 typedef struct lcx_file_head {
   char magic[8];
   uint32_t version, probe;
@@ -3534,6 +3784,18 @@ static void lcx_stream_number(lcx_stream *s, int type, float limit, unsigned cha
   if (s->mode == LCX_READ && !s->error) memcpy(p, e, n);
 }
 
+/* Bytes that may be anything. */
+static void lcx_stream_any(lcx_stream *s, void *p, size_t n)
+{
+  unsigned char past[64];
+  size_t part;
+  for (; n > 0 && s->mode == LCX_VERIFY && !s->error; n -= part) {
+    part = n < sizeof past ? n : sizeof past;
+    lcx_stream_bytes(s, past, part);
+  }
+  if (s->mode != LCX_VERIFY) lcx_stream_bytes(s, p, n);
+}
+
 static void lcx_stream_row(lcx_stream *s, const lcx_store *st, unsigned char *tile, int token)
 {
   unsigned char *scale_k = tile + st->scale_k + 4 * token;
@@ -3564,13 +3826,32 @@ static void lcx_stream_memory(lcx_stream *s, const lcx_memory *m, float *x)
 }
 
 /* Rows that the next token can see, oldest first: coordinates from..to among the sinks (which = 1)
-   or in the window. */
+   or in the window. Feedback rows that are due see the block before. */
 static void lcx_kept(const longctx *lc, const lcx_layer *y, int which, int64_t start,
                      int64_t position, int64_t *from, int64_t *to)
 {
   int64_t sinks = lcx_min64(position - start, lc->wish.sinks);
   *from = which ? 0 : lcx_first_seen(y, start + lc->wish.sinks, position);
+  if (!which && lcx_keeps_feedback(y) && position % y->block == 0)
+    *from = lcx_max64(lcx_min64(*from, position - y->block), start + lc->wish.sinks);
   *to = which ? sinks : lcx_max64(position, *from);
+}
+
+/* A layer's feedback: was it set, the rows and queries as they were given, keys and values. */
+static void lcx_stream_feedback(const longctx *lc, lcx_stream *s, int i, int64_t position)
+{
+  const lcx_layer *y = lcx_layer_of(lc, i);
+  const lcx_store *st = &y->store[2];
+  int32_t given = lcx_live_of(lc, i)->given;
+  int h, x;
+  lcx_stream_bytes(s, &given, sizeof given);
+  if (!s->error && !LCX_IN(given, position % y->block != 0, 1)) s->error = LONGCTX_E_FORMAT;
+  if (s->mode == LCX_READ && !s->error) lcx_live_of(lc, i)->given = given;
+  lcx_stream_any(s, lcx_fed_of(lc, y), lcx_fed_bytes(lc));
+  for (h = 0; h < lc->wish.n_kv_heads; ++h)
+    for (x = 0; x < y->feedback && !s->error; ++x)
+      lcx_stream_row(s, st, lcx_at(lc, y->ring[2] + (uint64_t)h * y->head[2]) + lcx_tile_at(st, x),
+                     x % st->tile);
 }
 
 /* All that a state holds behind its head and wish, as of start and position. */
@@ -3610,6 +3891,7 @@ static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int6
       lcx_memory m = lcx_memory_of(lc);
       lcx_stream_memory(s, &m, lcx_memory_at(lc, y, h));
     }
+    if (lcx_keeps_feedback(y) && !s->error) lcx_stream_feedback(lc, s, i, position);
   }
 }
 
@@ -3623,6 +3905,9 @@ static uint64_t lcx_state_bytes(const longctx *lc, int64_t start, int64_t positi
     if (lcx_keeps_memory(y))
       n += (uint64_t)lc->wish.n_kv_heads * 2 * (uint64_t)lc->wish.head_dim *
            (uint64_t)(lc->wish.head_dim_v + 1) * sizeof(float);
+    if (lcx_keeps_feedback(y))
+      n += sizeof(int32_t) + lcx_fed_bytes(lc) +
+           (uint64_t)y->feedback * (uint64_t)lc->wish.n_kv_heads * lcx_row_bytes(&y->store[2]);
     for (which = 0; which < 2 && !y->reads; ++which) {
       int64_t from, to;
       lcx_kept(lc, y, which, start, position, &from, &to);
@@ -3660,6 +3945,9 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
   for (i = 0; i < lc->wish.n_layers; ++i)
     if (!LCX_IN(lcx_live_of(lc, i)->has_logits, 0, 1)) return lcx_give(lc, LONGCTX_E_FORMAT, error);
   lcx_derive(lc, lc->max_threads); /* never trusted, always the same for the same wish */
+  for (i = 0; i < lc->wish.n_layers; ++i)
+    if (lcx_live_of(lc, i)->given && !lcx_keeps_feedback(lcx_layer_of(lc, i)))
+      return lcx_give(lc, LONGCTX_E_FORMAT, error);
   memset(&s, 0, sizeof s);
   s.mode = LCX_INSPECT;
   lcx_stream_all(lc, &s, lc->start, lc->position);
@@ -3674,6 +3962,7 @@ LONGCTX_API void longctx_reset(longctx *lc)
   if (!lc) return;
   lc->start = lc->position = 0;
   lcx_forget(lc);
+  lcx_forget_feedback(lc);
   lcx_drop_batch(lc);
 }
 
@@ -3694,7 +3983,7 @@ LONGCTX_API int longctx_seek(longctx *lc, int64_t position)
     return LONGCTX_E_ARG;
   if (lc->position != lc->start) return LONGCTX_E_ORDER;
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (lcx_live_of(lc, i)->rows) return LONGCTX_E_ORDER;
+    if (lcx_live_of(lc, i)->rows || lcx_live_of(lc, i)->given) return LONGCTX_E_ORDER;
   lc->start = lc->position = position;
   return LONGCTX_OK;
 }
@@ -3848,7 +4137,7 @@ LONGCTX_API int longctx_restore(longctx *lc, FILE *file)
 #endif
 
 /* ============================================================================================ */
-/* == 12 ATTEND ==                                                                              */
+/* == 13 ATTEND ==                                                                              */
 /* The calls of the forward pass: checks, work shared among parts, time.                        */
 
 #if defined(_OPENMP) && !defined(LONGCTX_NO_OPENMP)
@@ -3864,6 +4153,7 @@ typedef struct lcx_call {
   longctx *lc;
   const lcx_layer *y;
   int layer, n, writes;
+  int64_t since; /* below 0: tokens; else the layer's feedback rows, and where they were set */
   const float *q, *k, *v;
   float *out;
 } lcx_call;
@@ -3871,7 +4161,7 @@ typedef struct lcx_call {
 LONGCTX_API int longctx_room(const longctx *lc)
 {
   int64_t room, block;
-  if (!lc) return 0;
+  if (!lc || longctx_feedback_due(lc)) return 0;
   room = lcx_min64(lc->wish.max_batch, LCX_POS_END - lc->position);
   block = lc->plan.block; /* none of a batch's rows may read what another one folds */
   return (int)(block ? lcx_min64(room, block - lc->position % block) : room);
@@ -3885,6 +4175,7 @@ static void lcx_call_make(lcx_call *c, longctx *lc, int layer, int n, float *out
   c->y = lcx_layer_of(lc, layer);
   c->layer = layer;
   c->n = n;
+  c->since = LCX_NOWHERE;
   c->out = out;
 }
 
@@ -3899,23 +4190,25 @@ static int lcx_call_check(lcx_call *c, longctx *lc, int layer, int n, const floa
   c->v = v;
   c->writes = k != NULL;
   if (n == 0) return LONGCTX_OK;
-  if (!q || !out || !k != !v || n > longctx_room(lc)) return LONGCTX_E_ARG;
-  if (k && c->y->reads) return LONGCTX_E_ARG;
+  if (!q || !out || !k != !v || (k && c->y->reads)) return LONGCTX_E_ARG;
+  if (longctx_feedback_due(lc)) return LONGCTX_E_ORDER;
+  if (n > longctx_room(lc)) return LONGCTX_E_ARG;
   if (!k && lcx_live_of(lc, c->y->source)->rows < n) return LONGCTX_E_ORDER;
   return LONGCTX_OK;
 }
 
 static lcx_reach lcx_call_reach(const lcx_call *c)
 {
-  return lcx_reach_of(c->lc, c->y, c->lc->position, c->lc->position + c->n - 1);
+  return lcx_reach_of(c->lc, c->y, c->since, c->lc->position, c->lc->position + c->n - 1);
 }
 
 /* Many rows, or KV heads that divide evenly: a part takes whole heads. Few rows: heads are split
-   into segments, whose partial results wait for join. */
+   into segments, whose partial results wait for join. Feedback rows are never split. */
 static int lcx_splits(const lcx_call *c, int parts)
 {
   int heads = c->lc->wish.n_kv_heads;
-  return parts > 1 && (int64_t)c->n * lcx_group(c->lc) <= c->lc->plan.rows && heads % parts != 0;
+  return parts > 1 && c->since < 0 && heads % parts != 0 &&
+         (int64_t)c->n * lcx_group(c->lc) <= c->lc->plan.few;
 }
 
 /* How many parts find work. */
@@ -3925,7 +4218,7 @@ static int lcx_useful(const lcx_call *c, int n_parts)
   int parts = lcx_min(n_parts, c->lc->max_threads);
   if (lcx_splits(c, parts)) {
     lcx_reach r = lcx_call_reach(c);
-    units *= r.sinks + r.windows + (c->y->memory != 0);
+    units *= lcx_segments_of(&r) + (c->y->memory != 0);
   }
   return (int)lcx_min64(parts, units);
 }
@@ -3933,7 +4226,7 @@ static int lcx_useful(const lcx_call *c, int n_parts)
 static float *lcx_partial(const longctx *lc, int64_t h, int64_t segment, int row)
 {
   uint64_t i = ((uint64_t)h * (uint64_t)lc->plan.segments + (uint64_t)segment) *
-                   (uint64_t)lc->plan.rows + (uint64_t)row;
+                   (uint64_t)lc->plan.few + (uint64_t)row;
   return (float *)(void *)lcx_at(lc, lc->plan.partials) + i * lc->plan.partial;
 }
 
@@ -4020,16 +4313,16 @@ static void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
   lcx_write(c, w, h, lc->position, lc->position + c->n);
   for (r0 = 0; r0 < rows; r0 += lc->plan.rows) {
     int n = lcx_min(lc->plan.rows, rows - r0), group = lcx_group(lc);
-    lcx_reach reach = lcx_reach_of(lc, c->y, lc->position + r0 / group,
+    lcx_reach reach = lcx_reach_of(lc, c->y, c->since, lc->position + r0 / group,
                                    lc->position + (r0 + n - 1) / group);
     int64_t i;
-    lcx_prepare(c->kernel, lc, c->y, w, h, r0, n, c->q);
+    lcx_prepare(c->kernel, lc, c->y, w, h, r0, n, c->q, c->since);
     for (r = 0; r < n; ++r) {
       w->sum_m[r] = LCX_NOTHING;
       w->sum_l[r] = 0;
       memset(w->sum_o + r * w->stride, 0, (size_t)w->stride * sizeof(float));
     }
-    for (i = 0; i < reach.sinks + reach.windows; ++i) {
+    for (i = 0; i < lcx_segments_of(&reach); ++i) {
       lcx_see(c, w, h, lcx_segment_of(&reach, i));
       for (r = 0; r < n; ++r)
         c->kernel->merge(&w->sum_m[r], &w->sum_l[r], w->sum_o + r * w->stride, w->m[r], w->l[r],
@@ -4037,7 +4330,7 @@ static void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
     }
     for (r = 0; r < n; ++r)
       lcx_close(c, h, r0 + r, w->sum_m[r], w->sum_l[r], w->sum_o + r * w->stride);
-    lcx_remember(c, w, h, r0, n, -1);
+    if (c->since < 0) lcx_remember(c, w, h, r0, n, -1);
   }
 }
 
@@ -4049,14 +4342,15 @@ static void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_rea
   lcx_segment_at s = lcx_segment_of(reach, i);
   int64_t after = lcx_after_sinks(c->lc);
   int r;
-  if (i == reach->sinks + reach->windows) { /* behind the last one: memory */
+  if (i == lcx_segments_of(reach)) { /* behind the last one: memory */
     for (r = 0; r < c->n * lcx_group(c->lc); ++r) lcx_partial(c->lc, h, i, r)[0] = 0;
     lcx_remember(c, w, h, 0, c->n * lcx_group(c->lc), i);
     return;
   }
-  if (s.which) lcx_write(c, w, h, c->lc->start + s.from, lcx_min64(c->lc->start + s.to, after));
-  else lcx_write(c, w, h, lcx_max64(s.from, after), s.to);
-  lcx_prepare(c->kernel, c->lc, c->y, w, h, 0, c->n * lcx_group(c->lc), c->q);
+  if (s.which == 1)
+    lcx_write(c, w, h, c->lc->start + s.from, lcx_min64(c->lc->start + s.to, after));
+  if (s.which == 0) lcx_write(c, w, h, lcx_max64(s.from, after), s.to);
+  lcx_prepare(c->kernel, c->lc, c->y, w, h, 0, c->n * lcx_group(c->lc), c->q, c->since);
   lcx_see(c, w, h, s);
   for (r = 0; r < w->n; ++r) {
     float *to = lcx_partial(c->lc, h, i, r);
@@ -4074,7 +4368,7 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
   if (lcx_splits(c, parts)) {
     lcx_reach reach = lcx_call_reach(c);
-    int64_t per_head = reach.sinks + reach.windows + (c->y->memory != 0);
+    int64_t per_head = lcx_segments_of(&reach) + (c->y->memory != 0);
     int64_t units = per_head * heads, u;
     w.careful = 1;
     for (u = units * part / parts; u < units * (part + 1) / parts; ++u)
@@ -4101,7 +4395,7 @@ static void lcx_merge_partials(const lcx_call *c)
       float m = LCX_NOTHING, l = 0;
       int64_t i;
       memset(w.sum_o, 0, (size_t)w.stride * sizeof(float));
-      for (i = 0; i < reach.sinks + reach.windows; ++i) {
+      for (i = 0; i < lcx_segments_of(&reach); ++i) {
         const float *part = lcx_partial(c->lc, h, i, r);
         c->kernel->merge(&m, &l, w.sum_o, part[0], part[1], part + 2, dims);
       }
@@ -4138,7 +4432,7 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   int p, parts;
   if (!lc || layer < 0 || layer >= lc->wish.n_layers || n < 0) return LONGCTX_E_ARG;
   if (n == 0) return LONGCTX_OK;
-  if (!out || n > longctx_room(lc)) return LONGCTX_E_ARG;
+  if (!out || (n > longctx_room(lc) && !longctx_feedback_due(lc))) return LONGCTX_E_ARG;
   first = lcx_ticket_of(lc, 0);
   parts = first->parts;
   if (parts < 1 || parts > lc->max_threads) return LONGCTX_E_ORDER;
@@ -4153,22 +4447,42 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   return LONGCTX_OK;
 }
 
+/* All parts of a call, by as many threads as there are, and its end. */
+static void lcx_run(const lcx_call *c)
+{
+  int parts = 1;
+#if LCX_OPENMP
+  if (c->lc->max_threads > 1) parts = lcx_useful(c, omp_get_max_threads());
+  if (parts > 1) {
+    int p;
+#pragma omp parallel for num_threads(parts) schedule(static, 1)
+    for (p = 0; p < parts; ++p) lcx_part(c, p, parts);
+  } else
+#endif
+    lcx_part(c, 0, parts);
+  lcx_finish_call(c, parts);
+}
+
 LONGCTX_API int longctx_attend(longctx *lc, int layer, int n, const float *q, const float *k,
                                const float *v, float *out)
 {
   lcx_call c;
-  int code = lcx_call_check(&c, lc, layer, n, q, k, v, out), parts = 1;
-  if (code || n == 0) return code;
-#if LCX_OPENMP
-  if (lc->max_threads > 1) parts = lcx_useful(&c, omp_get_max_threads());
-  if (parts > 1) {
-    int p;
-#pragma omp parallel for num_threads(parts) schedule(static, 1)
-    for (p = 0; p < parts; ++p) lcx_part(&c, p, parts);
-  } else
-#endif
-    lcx_part(&c, 0, parts);
-  lcx_finish_call(&c, parts);
+  int code = lcx_call_check(&c, lc, layer, n, q, k, v, out);
+  if (code == LONGCTX_OK && n > 0) lcx_run(&c);
+  return code;
+}
+
+LONGCTX_API int longctx_feedback_attend(longctx *lc, int layer, float *out)
+{
+  lcx_call c;
+  int code = lcx_fed_check(lc, layer);
+  if (!code && !out) code = LONGCTX_E_ARG;
+  if (code) return code;
+  lcx_call_make(&c, lc, layer, lc->wish.feedback_len, out);
+  c.q = lcx_fed_q(lc, c.y);
+  c.since = lcx_set_at(lc, layer);
+  if (c.since < lc->start) return LONGCTX_E_ORDER; /* nothing was set yet */
+  lcx_run(&c);
   return LONGCTX_OK;
 }
 
@@ -4191,12 +4505,15 @@ static void lcx_fold_all(longctx *lc, int n)
 LONGCTX_API int longctx_commit(longctx *lc, int n)
 {
   int i;
-  if (!lc || n < 0 || n > longctx_room(lc)) return LONGCTX_E_ARG;
+  if (!lc || n < 0) return LONGCTX_E_ARG;
+  if (n > 0 && longctx_feedback_due(lc)) return LONGCTX_E_ORDER;
+  if (n > longctx_room(lc)) return LONGCTX_E_ARG;
   for (i = 0; i < lc->wish.n_layers; ++i)
     if (!lcx_layer_of(lc, i)->reads && lcx_live_of(lc, i)->rows < n) return LONGCTX_E_ORDER;
   lcx_drop_batch(lc);
   if (lcx_folds(lc, n)) lcx_fold_all(lc, n);
   lc->position += n;
+  if (n > 0 && lc->plan.feedback && lc->position % lc->plan.block == 0) lcx_become_due(lc);
   return LONGCTX_OK;
 }
 
@@ -4215,7 +4532,7 @@ LONGCTX_API int longctx_set_sink_logits(longctx *lc, int layer, const float *log
 }
 
 /* ============================================================================================ */
-/* == 13 ANSWERS ==                                                                             */
+/* == 14 ANSWERS ==                                                                             */
 /* Questions about a context; codes and names for people.                                       */
 
 LONGCTX_API int64_t longctx_position(const longctx *lc) { return lc ? lc->position : 0; }
@@ -4233,6 +4550,7 @@ static void lcx_layer_back(const longctx *lc, int i, const lcx_wish_layer *w, lo
   l->scale = w->scale;
   l->softcap = w->softcap;
   l->memory = w->memory;
+  l->feedback = w->feedback;
   l->kv_from = w->kv_from;
 }
 
@@ -4261,6 +4579,8 @@ LONGCTX_API longctx_desc longctx_get_desc(const longctx *lc)
   d.alibi_max_bias = w->alibi_max_bias;
   d.memory = base.memory;
   d.memory_first = w->memory_first;
+  d.feedback_len = w->feedback_len;
+  d.feedback_dim = w->feedback_dim;
   d.window = base.window;
   d.block = base.block;
   d.positions = base.positions;
@@ -4318,7 +4638,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 }
 
 /* ============================================================================================ */
-/* == 14 BACK DOOR ==                                                                           */
+/* == 15 BACK DOOR ==                                                                           */
 /* Private macros removed, changelog, licence.                                                  */
 
 #undef LCX_AHEAD
@@ -4353,6 +4673,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_MAX
 #undef LCX_NEON
 #undef LCX_NOTHING
+#undef LCX_NOWHERE
 #undef LCX_OPENMP
 #undef LCX_OUTLINE
 #undef LCX_PANEL
@@ -4386,7 +4707,9 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 
 /* CHANGELOG
      1.1.0  Compressive memory (Infini-attention), linear and delta rule: fields memory and
-            memory_first, longctx_set_gate, longctx_memory_add. State format 2.
+            memory_first, longctx_set_gate, longctx_memory_add. Feedback rows (TransformerFAM):
+            fields feedback_len, feedback_dim and feedback, longctx_feedback and what begins with
+            it. State format 2.
      1.0.0  Sliding and block windows with sinks, float32, float16, bfloat16 and int8 keys and
             values, rollback, state files, parts; scalar, SSE2, AVX2, AVX-512, NEON, WASM.
 
