@@ -74,6 +74,7 @@ static longctx_desc arm_desc(const arm *a, const model *m)
   if (from_blocks) d.window = (a->segments + 1) * m->block;
   if (a->plain) {
     d.memory = LONGCTX_MEMORY_NONE;
+    d.feedback_len = 0;
     if (!from_blocks) d.block = 1;
   }
   d.sinks = a->sinks;
@@ -153,7 +154,7 @@ static void stream_score(stream *s, longctx *context, int n)
     int room = longctx_room(context);
     take = n - i < room ? n - i : room;
     must(engine_forward(&s->e, context, s->text + i, take, s->logits, take));
-    must(longctx_commit(context, take));
+    must(engine_commit(&s->e, context, take));
     for (int j = i; j < i + take && j + 1 < n; j++, s->tokens++)
       s->nll += logits_nll(s->logits + (size_t)(j - i) * (size_t)vocab, vocab, s->text[j + 1]);
   }
@@ -425,9 +426,10 @@ static void print_bytes(const work *w, long longest)
     longctx_desc d = arm_desc(&arms[a], m);
     must(longctx_measure(&d, &sizes));
     double full = 2.0 * m->n_layers * m->n_kv_heads * m->head_dim * 4.0 * (double)longest;
-    printf("%s: a state of %.1f KB, of it %.1f KB memory; a full cache of %ld tokens takes "
-           "%.0f MB, %.0f times that.\n", arms[a].name, (double)sizes.state / 1e3,
-           (double)sizes.memory / 1e3, longest, full / 1e6, full / (double)sizes.state);
+    double kept = (double)(sizes.memory + sizes.feedback);
+    printf("%s: %.1f KB of memory or rows in a state of %.1f KB; a full cache of %ld tokens takes "
+           "%.0f MB, %.0f times the state.\n", arms[a].name, kept / 1e3,
+           (double)sizes.state / 1e3, longest, full / 1e6, full / (double)sizes.state);
   }
 }
 

@@ -48,7 +48,8 @@ typedef struct model {
   float *gates;           /* [n_layers][n_heads], before the sigmoid; NULL without a memory */
   int feedback_len;       /* feedback rows of a layer */
   float *rows;            /* [feedback_len][dim]: what they are before the text; NULL without */
-  float row_limit;        /* the largest root mean square of a row, 0 = none */
+  float row_limit;        /* largest magnitude in a row after an update, 0 = any */
+  float row_rest;         /* largest change of a number in it that counts as none */
 } model;
 
 /* Both return 0, or -1 and say why; then there is nothing to free. The bytes may be freed. */
@@ -246,7 +247,7 @@ void model_free(model *m)
 
    Behind them may stand a tail of our own, which other readers pass over: "LCXM"; six int32:
    version 1, window, block, memory, feedback_len, 0; with a memory the gates; with feedback the
-   rows and row_limit. */
+   rows, row_limit and row_rest. */
 
 static int llama2c_range(const char *name, int32_t value, engine_error *error)
 {
@@ -352,7 +353,7 @@ static int llama2c_length(const cursor *c, model *m, engine_error *error)
   wrapped = model_count(m, &floats);
   wrapped |= add_product(&floats, (uint64_t)m->trained_len, (uint64_t)m->head_dim, 1);
   bytes = 0;
-  wrapped |= add_product(&bytes, floats - plain + (m->feedback_len > 0), sizeof(float), 1);
+  wrapped |= add_product(&bytes, floats - plain + (m->feedback_len ? 2 : 0), sizeof(float), 1);
   if (wrapped) return engine_fail(error, "the tail's sizes multiply to more than 64 bits");
   return llama2c_must_be(bytes, tail.left, error);
 }
@@ -384,7 +385,11 @@ static int llama2c_tail(cursor *c, model *m, engine_error *error)
     return -1;
   if (m->feedback_len == 0) return 0;
   if (llama2c_vector(c, m->rows, m->feedback_len * m->dim, "the feedback rows", error)) return -1;
-  return llama2c_vector(c, &m->row_limit, 1, "row_limit", error);
+  if (llama2c_vector(c, &m->row_limit, 1, "row_limit", error)) return -1;
+  if (llama2c_vector(c, &m->row_rest, 1, "row_rest", error)) return -1;
+  if (m->row_limit < 0 || m->row_rest < 0)
+    return engine_fail(error, "row_limit or row_rest is negative");
+  return 0;
 }
 
 /* `row` has room for the longest row of any matrix */

@@ -274,7 +274,7 @@ static void test_values(void)
 
 enum { T_VERSION = 1, T_WINDOW, T_BLOCK, T_MEMORY, T_FEEDBACK, T_LAST };
 
-/* a checkpoint with a tail: 2 layers of 4 gates, and 3 rows of 16 and their limit; where it starts */
+/* a checkpoint with a tail: 2 layers of 4 gates, and 3 rows of 16 and their bounds; where it starts */
 static bytes make_remembering(int memory, int feedback_len, size_t *tail)
 {
   bytes b = make_checkpoint(20);
@@ -284,7 +284,7 @@ static bytes make_remembering(int memory, int feedback_len, size_t *tail)
   for (int i = 0; i < 6; i++) put_u32(&b, (uint32_t)number[i]);
   for (int i = 0; memory && i < 8; i++) put_f32(&b, (float)i);
   for (int i = 0; i < feedback_len * 16; i++) put_f32(&b, (float)i / 16);
-  if (feedback_len) put_f32(&b, 2.5f);
+  if (feedback_len) put_f32(&b, 2.5f), put_f32(&b, 0.125f);
   return b;
 }
 
@@ -300,7 +300,7 @@ static void test_tail(int memory, int feedback_len)
   CHECK(m.feedback_len == feedback_len && (m.gates != NULL) == (memory > 0));
   CHECK(memory == 0 || (m.gates[0] <= 0.0f && m.gates[7] >= 7.0f));
   CHECK((m.rows != NULL) == (feedback_len > 0));
-  CHECK(feedback_len == 0 || (m.rows[47] > 2.9f && m.row_limit >= 2.5f));
+  CHECK(feedback_len == 0 || (m.rows[47] > 2.9f && m.row_limit >= 2.5f && m.row_rest >= 0.125f));
   model_free(&m);
   for (size_t n = tail + 1; n < b.n; n++) {
     refused += parse_model(&b, n, &error) != 0;
@@ -346,6 +346,8 @@ static void test_tails(void)
   refuse_tail("gates that are not there", 7, 0x7f800000u, "gates");
   refuse_tail("a row that is no number", 15, 0x7fc00000u, "rows");
   refuse_tail("a limit that is none", 15 + 48, 0xff800000u, "row_limit");
+  refuse_tail("a rest that is none", 15 + 49, 0x7fc00000u, "row_rest");
+  refuse_tail("a limit below 0", 15 + 48, 0xbf800000u, "negative");
 }
 
 /* ==== tokenizers that must be refused ==== */
