@@ -2087,12 +2087,12 @@ LCX_T LCX_OUTLINE void LCX_FN(product)(int rows, int strips, const float *a, int
   int s, r, wide, tall;
   for (s = 0; s < strips; s += wide, b += (size_t)wide * strip_b, c += (size_t)wide * strip_c) {
     size_t ahead;
-    wide = rows < 4 && strips - s >= 4 ? 4 : 1;
+    wide = v_width > 1 && rows < 4 && strips - s >= 4 ? 4 : 1; /* scalars: no such registers */
     ahead = s + wide < strips ? (size_t)wide * strip_b : 0; /* the next strips, early */
     for (r = 0; r < rows; r += tall) {
       const float *x = a + r * row_a;
       float *y = c + r * LCX_STRIP;
-      tall = wide == 1 && rows - r >= 4 ? 4 : 1;
+      tall = v_width > 1 && wide == 1 && rows - r >= 4 ? 4 : 1;
       if (wide == 4)
         LCX_FN(product_tile)(1, 4, x, row_a, k_a, b, strip_b, from, to, y, strip_c, onto,
                              ahead);
