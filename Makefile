@@ -47,6 +47,7 @@ check:            ## the long list: compilers, levels, sanitizers, other machine
 bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine's measured limits
 	@mkdir -p bench/out
 	@$(BUILD)/bench/kernels -f bench/out/kernels.csv $(BENCH)
+	@bench/roofline.sh bench/out/kernels.csv bench/out/roofline
 
 recall: $(BUILD)/bench/recall ## what each memory remembers, to a million tokens (FULL=1: ten)
 	@mkdir -p bench/out
@@ -82,7 +83,7 @@ $(BUILD)/bench/naive.o: bench/naive.c bench/naive.h
 
 $(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o $(HEADER)
 	@mkdir -p $(@D)
-	$(CC) -std=c99 $(WARN) -O2 -fopenmp -I. $< $(BUILD)/bench/naive.o -o $@ -lm
+	$(CC) -std=c99 $(WARN) -O2 $(if $(OPENMP),-fopenmp) -I. $< $(BUILD)/bench/naive.o -o $@ -lm
 
 $(BUILD)/bench/recall: bench/recall.c bench/recall_text.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)

@@ -1,28 +1,44 @@
 /* kernels.c - decode and prefill against the limits of the machine they run on, in one process.
 
-   run  build/bench/kernels [-o md|csv|json] [-f CSV] [-r ROUNDS] [-s SHAPE] [-t 1]
+   run  build/bench/kernels [-o md|csv|json] [-f CSV] [-r ROUNDS] [-s SHAPE] [-t 1] [-l]
+        -s S1, or -l before everything else: a stream of a million tokens, about two minutes
 
-   Every round runs each competitor once, one after another: the header at each instruction set, a
-   loop as a user would write it (naive.c, float32), a read of the same bytes, fused multiply-adds
-   in registers, integer dots in registers. So all see the same neighbours, heat and clock. Figures
-   are medians over the rounds; least and most are shown beside them. One thread is timed by its
-   CPU time; two threads by the wall clock, and only rounds without a forced task switch count.
+   Every round runs each competitor, one after another: the header at each instruction set, a loop
+   as a user would write it (naive.c, float32), a read of the same bytes, fused multiply-adds in
+   registers, integer dots in registers. So all see the same neighbours, heat and clock. A sample is
+   one call; where a call is so short that the clock would count, as many calls as make a tenth of
+   a millisecond, of every competitor alike. Cold shapes walk so many layers that each call finds
+   its keys in no cache. Figures are medians; least and most are shown beside them. One thread is
+   timed by its CPU time; two threads, each on its core, by the wall clock, and only calls without
+   a forced task switch count.
 
-     share  the time that the binding limit alone would take over the time taken. The limit is the
-            longer of bytes / read and flop / fma (int8: integer dots and read)
-     naive  naive's time over ours */
+     isa     who: an instruction set of the header, naive, or read (of the same bytes)
+     gbps    keys and values of the window as stored, int8's scales included, over the time
+     gflops  a multiply and an add for each visible key's and value's dim, over the time, whatever
+             a kernel spends on it: int8 keys cost two integer dots (14-bit queries), count as one
+     share   the time that the binding limit alone would take over the time taken. The limit is the
+             longer of bytes / read and flop / fma (int8: over integer dots); prefill: flop / fma;
+             two threads: a read by two, twice the arithmetic of one core
+     naive_ratio  naive's time over ours, one thread of naive against all of ours
+
+   fma, dots      the peaks, medians over the whole run
+   D2-append      right behind each D2-full, the same call with a window of one: append, rotation
+             and conversion, and a single key
+   S1-first, -last, -fresh   one token: the first 2,000 after the window filled, the last 2,000 of a
+             million, and the first 2,000 of a second context run in turn with those last */
 #define _GNU_SOURCE 1
 #define LONGCTX_IMPLEMENTATION
 #include "longctx.h"
 #include "naive.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST_ROUNDS = 401, MOST_ISAS = 8, COLD = 192 << 20 };
+enum { MOST_SAMPLES = 4000, MOST_ISAS = 8, COLD = 128 << 20 };
 
 /* ==== the shapes ==== */
 
@@ -46,6 +62,8 @@ static const shape shapes[] = {
   {"P2", "prefill 512, causal", 128, 32, 8, 4096, 0, 512, 4096, 0, LONGCTX_F16},
   {"P3", "chunk of 64, window 1024", 128, 32, 8, 1024, 0, 64, 4096, 0, LONGCTX_F16},
   {"S48", "small, in cache", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_F32},
+  {"S48", "small, in cache", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_F16},
+  {"S48", "small, in cache", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_Q8},
   {"S24", "small, in cache", 24, 4, 4, 128, 0, 1, 128, 0, LONGCTX_F32},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
@@ -56,7 +74,18 @@ static const char *type_name(int type)
   return names[type];
 }
 
-static int type_bytes(int type) { return type == LONGCTX_F32 ? 4 : type == LONGCTX_Q8 ? 1 : 2; }
+/* one key or value of one head, as stored */
+static int row_bytes(int type, int dims)
+{
+  return type == LONGCTX_F32 ? 4 * dims : type == LONGCTX_Q8 ? dims + 4 : 2 * dims;
+}
+
+/* keys that a call has to read */
+static int keys_of(const shape *s)
+{
+  int seen = s->window + s->sinks + s->n - 1;
+  return seen < s->keys ? seen : s->keys;
+}
 
 /* keys that all queries of a call see together */
 static double pairs_of(const shape *s)
@@ -87,7 +116,15 @@ static long forced_switches(void)
   return r.ru_nivcsw;
 }
 
-typedef struct sample { double us[MOST_ROUNDS]; int n; } sample; /* peaks: operations a second */
+typedef struct sample { /* microseconds, or operations a second */
+  double x[MOST_SAMPLES];
+  int n;
+} sample;
+
+static void note(sample *s, double x)
+{
+  if (s->n < MOST_SAMPLES) s->x[s->n++] = x;
+}
 
 static int by_value(const void *a, const void *b)
 {
@@ -98,11 +135,81 @@ static int by_value(const void *a, const void *b)
 static double quantile(sample *s, double q)
 {
   if (s->n == 0) return 0;
-  qsort(s->us, (size_t)s->n, sizeof *s->us, by_value);
-  return s->us[(int)(q * (s->n - 1) + 0.5)];
+  qsort(s->x, (size_t)s->n, sizeof *s->x, by_value);
+  return s->x[(int)(q * (s->n - 1) + 0.5)];
+}
+
+static double median(sample *s) { return quantile(s, 0.5); }
+
+static double began;
+static long switches;
+
+static void start(int threads)
+{
+  switches = threads > 1 ? forced_switches() : 0;
+  began = seconds(threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID);
+}
+
+static void stop(sample *s, int threads, int calls)
+{
+  double end = seconds(threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID);
+  if (threads == 1 || forced_switches() == switches) note(s, (end - began) * 1e6 / calls);
+}
+
+/* ==== cores ==== */
+
+enum { MOST_THREADS = 2 };
+#ifdef _OPENMP
+static const int openmp = 1;
+#else
+static const int openmp = 0;
+#endif
+static int core[MOST_THREADS], cores; /* the first ones that this process may use */
+
+static void find_cores(void)
+{
+#ifdef __linux__
+  cpu_set_t set;
+  int i;
+  if (sched_getaffinity(0, sizeof set, &set)) return;
+  for (i = 0; i < CPU_SETSIZE && cores < MOST_THREADS; ++i)
+    if (CPU_ISSET(i, &set)) core[cores++] = i;
+#else
+  cores = MOST_THREADS;
+#endif
+}
+
+static void stay_on(int thread)
+{
+#ifdef __linux__
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(core[thread], &set);
+  sched_setaffinity(0, sizeof set, &set);
+#else
+  (void)thread;
+#endif
+}
+
+/* so many threads from now on, awake and each on its core */
+static void use_threads(int threads)
+{
+#ifdef _OPENMP
+  struct timespec rest = {0, 2500000};
+  omp_set_num_threads(threads);
+  if (threads == 1) return;
+  nanosleep(&rest, NULL); /* who slept gets a whole slice */
+#pragma omp parallel num_threads(threads)
+  stay_on(omp_get_thread_num());
+#else
+  (void)threads;
+#endif
 }
 
 /* ==== the machine's limits ==== */
+
+static volatile float seen; /* keeps the compiler from finding that nobody looks */
+static int wide, half;      /* does this machine run the 512-bit, the 256-bit loops? */
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -172,51 +279,62 @@ WIDE static float dot_512(long n)
   CHAINS(__m512i, DOT512)
   return (float)_mm512_reduce_add_epi32(SUM(_mm512_add_epi32));
 }
+
+/* operations of one second in registers: fused multiply-adds count two, dots of four bytes eight */
+static double peak(int lanes, float (*chains)(long))
+{
+  const long n = 60000;
+  double begin = seconds(CLOCK_THREAD_CPUTIME_ID);
+  seen = chains(n);
+  return 12.0 * lanes * (double)n / (seconds(CLOCK_THREAD_CPUTIME_ID) - begin);
+}
 #endif
 
-static volatile float seen; /* keeps the compiler from finding that nobody looks */
-static int wide, half;      /* does this machine run the 512-bit, the 256-bit loops? */
-
-static void read_bytes(const unsigned char *p, size_t n)
+static uint64_t read_bytes(const unsigned char *p, size_t n)
 {
 #if defined(__x86_64__)
-  if (wide) seen = (float)read_512(p, n);
-  else if (half) seen = (float)read_256(p, n);
-#else
+  if (wide) return read_512(p, n);
+  if (half) return read_256(p, n);
+#endif
   (void)p, (void)n;
-#endif
+  return 0;
 }
 
-/* operations of one second in registers, from n steps: fused multiply-adds count two, dots eight */
-static double peak_fma(long n)
+static void read_all(const unsigned char *p, size_t n, int threads)
 {
-  double begin = seconds(CLOCK_THREAD_CPUTIME_ID), lanes = 0;
-#if defined(__x86_64__)
-  if (wide) seen = fma_512(n), lanes = 16;
-  else if (half) seen = fma_256(n), lanes = 8;
+  uint64_t sum = 0;
+  int t;
+  size_t each = n / (size_t)threads;
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(| : sum)
 #endif
-  return 2 * 12 * lanes * (double)n / (seconds(CLOCK_THREAD_CPUTIME_ID) - begin);
+  for (t = 0; t < threads; ++t) sum |= read_bytes(p + each * (size_t)t, each);
+  seen = (float)sum;
 }
 
-static double peak_dot(long n)
+typedef struct peaks { sample fma, fma_half, dot; } peaks;
+
+static void note_peaks(peaks *p)
 {
-  double begin = seconds(CLOCK_THREAD_CPUTIME_ID), lanes = 0;
 #if defined(__x86_64__)
-  if (wide) seen = dot_512(n), lanes = 16;
+  if (wide) note(&p->fma, peak(2 * 16, fma_512));
+  if (wide) note(&p->dot, peak(8 * 16, dot_512));
+  if (half) note(wide ? &p->fma_half : &p->fma, peak(2 * 8, fma_256));
+#else
+  (void)p;
 #endif
-  return 8 * 12 * lanes * (double)n / (seconds(CLOCK_THREAD_CPUTIME_ID) - begin);
 }
 
 /* ==== one shape ==== */
 
 typedef struct options {
   const char *format, *file, *only;
-  int rounds, most_threads;
+  int rounds, most_threads, stream;
 } options;
 
 typedef struct bench {
   const shape *s;
-  int layers, n_isas, isas[MOST_ISAS];
+  int layers, calls, threads, n_isas, isas[MOST_ISAS];
   size_t bytes;                 /* of keys and values that one call reads */
   void *block;
   size_t block_bytes;
@@ -224,7 +342,8 @@ typedef struct bench {
   float *q, *k, *v, *out;
   float *naive_k, *naive_v, *scores;
   double flop;
-  sample ours[MOST_ISAS][2], naive, read, fma, dot;
+  sample ours[MOST_ISAS][MOST_THREADS], naive, read[MOST_THREADS];
+  peaks peaks;
 } bench;
 
 static float random_float(void)
@@ -234,12 +353,25 @@ static float random_float(void)
   return (float)(x >> 40) / 8388608.0f - 1.0f;
 }
 
+/* in huge pages where there are any, for the header and the plain loop alike */
+static void *memory(size_t *bytes)
+{
+  size_t page = (size_t)2 << 20;
+  void *p;
+  *bytes = (*bytes + page - 1) / page * page;
+  p = aligned_alloc(page, *bytes);
+  if (!p) exit(1);
+#ifdef MADV_HUGEPAGE
+  madvise(p, *bytes, MADV_HUGEPAGE);
+#endif
+  return p;
+}
+
 static float *random_floats(size_t n)
 {
-  float *p = (float *)malloc(n * sizeof *p);
-  size_t i;
-  for (i = 0; p && i < n; ++i) p[i] = random_float();
-  if (!p) exit(1);
+  size_t i, bytes = n * sizeof(float);
+  float *p = (float *)memory(&bytes);
+  for (i = 0; i < n; ++i) p[i] = random_float();
   return p;
 }
 
@@ -257,35 +389,34 @@ static void fill_context(bench *b)
 
 static void bench_make(bench *b, const shape *s, const options *o)
 {
-  size_t page = (size_t)2 << 20, rows = (size_t)(s->n > 64 ? s->n : 64);
+  size_t rows = (size_t)(s->n > 64 ? s->n : 64), keys = (size_t)keys_of(s);
   longctx_desc d;
   longctx_sizes sizes;
   int i;
   memset(b, 0, sizeof *b);
   b->s = s;
-  b->bytes = (size_t)2 * (size_t)s->kv_heads * (size_t)s->head_dim * (size_t)s->keys *
-             (size_t)type_bytes(s->type);
-  b->layers = s->cold ? (int)(COLD / b->bytes) + 1 : 1;
+  b->bytes = 2 * keys * (size_t)s->kv_heads * (size_t)row_bytes(s->type, s->head_dim);
   b->flop = 4.0 * s->heads * s->head_dim * pairs_of(s);
+  b->layers = s->cold ? (int)(COLD / b->bytes) + 1 : 1;
+  b->calls = 1 + (int)(5e6 / b->flop);
+  b->threads = b->calls > 1 ? 1 : o->most_threads; /* nobody splits so short a call */
   d = longctx_desc_make(b->layers, s->heads, s->kv_heads, s->head_dim, s->window);
   d.sinks = s->sinks;
   d.max_batch = (int)rows;
   d.max_threads = o->most_threads;
   d.type_k = d.type_v = s->type;
   if (longctx_measure(&d, &sizes)) exit(1);
-  b->block_bytes = (sizes.total + page - 1) / page * page;
-  b->block = aligned_alloc(page, b->block_bytes);
-  if (!b->block) exit(1);
-  madvise(b->block, b->block_bytes, MADV_HUGEPAGE);
+  b->block_bytes = sizes.total;
+  b->block = memory(&b->block_bytes);
   b->lc = longctx_init(b->block, b->block_bytes, &d);
   if (!b->lc) exit(1);
   b->q = random_floats(rows * (size_t)(s->heads * s->head_dim));
   b->k = random_floats(rows * (size_t)(s->kv_heads * s->head_dim));
   b->v = random_floats(rows * (size_t)(s->kv_heads * s->head_dim));
   b->out = random_floats(rows * (size_t)(s->heads * s->head_dim));
-  b->naive_k = random_floats((size_t)s->keys * (size_t)(s->kv_heads * s->head_dim));
-  b->naive_v = random_floats((size_t)s->keys * (size_t)(s->kv_heads * s->head_dim));
-  b->scores = random_floats((size_t)s->keys);
+  b->naive_k = random_floats(keys * (size_t)(s->kv_heads * s->head_dim));
+  b->naive_v = random_floats(keys * (size_t)(s->kv_heads * s->head_dim));
+  b->scores = random_floats(keys);
   fill_context(b);
   for (i = 0; longctx_isa_name(i); ++i)
     if (strncmp(longctx_isa_name(i), "scalar", 6) && longctx_set_isa(b->lc, i) == 0)
@@ -298,46 +429,44 @@ static void bench_free(bench *b)
   free(b->naive_k), free(b->naive_v), free(b->scores);
 }
 
-static void note(sample *s, double time) { s->us[s->n++] = time * 1e6; }
-
 static void time_ours(bench *b, int i, int threads)
 {
-  clockid_t clock = threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID;
-  struct timespec rest = {0, 2500000};
-  double begin;
-  long switches;
-  int l;
-#ifdef _OPENMP
-  omp_set_num_threads(threads);
-#endif
+  int l, c;
   longctx_set_isa(b->lc, b->isas[i]);
-  if (threads > 1) nanosleep(&rest, NULL); /* who slept gets a whole slice */
-  switches = forced_switches();
-  begin = seconds(clock);
-  for (l = 0; l < b->layers; ++l)
-    longctx_attend(b->lc, l, b->s->n, b->q, b->k, b->v, b->out);
-  begin = (seconds(clock) - begin) / b->layers;
-  if (threads == 1 || forced_switches() == switches) note(&b->ours[i][threads - 1], begin);
+  use_threads(threads);
+  for (l = 0; l < b->layers; ++l) {
+    start(threads);
+    for (c = 0; c < b->calls; ++c) longctx_attend(b->lc, l, b->s->n, b->q, b->k, b->v, b->out);
+    stop(&b->ours[i][threads - 1], threads, b->calls);
+  }
 }
 
-static void one_round(bench *b, const options *o)
+static void time_read(bench *b, int threads)
 {
-  double begin;
-  size_t n = b->bytes * (size_t)b->layers;
+  const unsigned char *p = (const unsigned char *)b->block;
+  int l, c;
+  use_threads(threads);
+  for (l = 0; l < b->layers; ++l, p += b->bytes) {
+    start(threads);
+    for (c = 0; c < b->calls; ++c) read_all(p, b->bytes, threads);
+    stop(&b->read[threads - 1], threads, b->calls);
+  }
+}
+
+static void one_round(bench *b)
+{
   int i, threads;
   for (i = 0; i < b->n_isas; ++i)
-    for (threads = 1; threads <= o->most_threads; ++threads) time_ours(b, i, threads);
+    for (threads = 1; threads <= b->threads; ++threads) time_ours(b, i, threads);
+  for (threads = 1; b->s->n == 1 && threads <= b->threads; ++threads) time_read(b, threads);
   if (b->s->n == 1) {
-    begin = seconds(CLOCK_THREAD_CPUTIME_ID);
-    naive_attend(b->s->heads, b->s->kv_heads, b->s->head_dim, b->s->keys, b->q, b->naive_k,
-                 b->naive_v, b->scores, b->out);
-    note(&b->naive, seconds(CLOCK_THREAD_CPUTIME_ID) - begin);
+    start(1);
+    for (i = 0; i < b->calls; ++i)
+      naive_attend(b->s->heads, b->s->kv_heads, b->s->head_dim, b->s->keys, b->q, b->naive_k,
+                   b->naive_v, b->scores, b->out);
+    stop(&b->naive, 1, b->calls);
   }
-  begin = seconds(CLOCK_THREAD_CPUTIME_ID);
-  read_bytes((unsigned char *)b->block, n < b->block_bytes ? n : b->block_bytes);
-  note(&b->read, (seconds(CLOCK_THREAD_CPUTIME_ID) - begin) / b->layers);
-  b->fma.us[b->fma.n++] = peak_fma(20000);
-  b->dot.us[b->dot.n++] = peak_dot(20000);
+  note_peaks(&b->peaks);
 }
 
 /* ==== the table ==== */
@@ -356,72 +485,197 @@ static void print_head(FILE *f, const char *format)
   if (!strcmp(format, "md")) fprintf(f, "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n");
 }
 
-static void print_row(FILE *f, const char *format, const char *text[4], const double number[7])
+/* what is below 0 is not known */
+static void print_row(FILE *f, const char *format, const char *const text[3], int threads,
+                      const double number[7])
 {
-  static const char *const digits[] = {"%.1f", "%.1f", "%.1f", "%.1f", "%.1f", "%.3f", "%.2f"};
+  static const char *const digits[] = {"%.1f", "%.1f", "%.1f", "%.3f", "%.1f", "%.3f", "%.2f"};
   int i, md = !strcmp(format, "md"), json = !strcmp(format, "json");
   for (i = 0; i < COLUMNS; ++i) {
     fprintf(f, "%s", md ? "| " : json ? (i ? ", " : "{") : i ? "," : "");
     if (json) fprintf(f, "\"%s\": ", columns[i]);
-    if (i < 4) fprintf(f, json && i < 3 ? "\"%s\"" : "%s", text[i]);
+    if (i < 3) fprintf(f, json ? "\"%s\"" : "%s", text[i]);
+    else if (i == 3) fprintf(f, "%d", threads);
+    else if (number[i - 4] < 0) fprintf(f, md ? "-" : json ? "null" : "");
     else fprintf(f, digits[i - 4], number[i - 4]);
     if (md) fputc(' ', f);
   }
   fprintf(f, md ? "|\n" : json ? "}\n" : "\n");
 }
 
-/* us that the binding limit alone would take */
-static double limit_us(bench *b)
+static void row(const options *o, FILE *csv, const char *name, int type, const char *who,
+                int threads, const double number[7])
 {
-  double read = b->s->n == 1 ? quantile(&b->read, 0.5) : 0;
-  double rate = quantile(b->s->type == LONGCTX_Q8 && wide ? &b->dot : &b->fma, 0.5);
-  double work = rate > 0 ? b->flop / rate * 1e6 : 0;
+  const char *text[3];
+  text[0] = name, text[1] = type_name(type), text[2] = who;
+  print_row(stdout, o->format, text, threads, number);
+  if (csv) print_row(csv, "csv", text, threads, number), fflush(csv);
+  fflush(stdout);
+}
+
+/* a row of times; no flop: only bytes count. Share and ratio below 0 are not known */
+static void time_row(const options *o, FILE *csv, const char *name, int type, const char *who,
+                     int threads, sample *x, double bytes, double flop, double share, double ratio)
+{
+  double us = median(x), number[7];
+  if (x->n == 0) return;
+  number[0] = us;
+  number[1] = quantile(x, 0);
+  number[2] = quantile(x, 1);
+  number[3] = bytes / us * 1e-3;
+  number[4] = flop > 0 ? flop / us * 1e-3 : -1;
+  number[5] = share;
+  number[6] = ratio;
+  row(o, csv, name, type, who, threads, number);
+}
+
+/* us that the binding limit alone would take */
+static double limit_us(bench *b, int threads)
+{
+  double read = b->s->n == 1 ? median(&b->read[threads - 1]) : 0;
+  double rate = median(b->s->type == LONGCTX_Q8 && wide ? &b->peaks.dot : &b->peaks.fma);
+  double work = rate > 0 ? b->flop / rate / threads * 1e6 : 0;
   return read > work ? read : work;
 }
 
 static void report(bench *b, const options *o, FILE *csv)
 {
+  const shape *s = b->s;
+  double bytes = (double)b->bytes, naive = median(&b->naive);
   int i, t;
   for (i = 0; i < b->n_isas; ++i)
-    for (t = 0; t < o->most_threads; ++t) {
-      sample *x = &b->ours[i][t];
-      double us = quantile(x, 0.5), naive = quantile(&b->naive, 0.5);
-      double number[7];
-      const char *text[4];
-      char threads[8];
-      if (x->n == 0) continue;
-      snprintf(threads, sizeof threads, "%d", t + 1);
-      text[0] = b->s->name;
-      text[1] = type_name(b->s->type);
-      text[2] = longctx_isa_name(b->isas[i]);
-      text[3] = threads;
-      number[0] = us;
-      number[1] = quantile(x, 0);
-      number[2] = quantile(x, 1);
-      number[3] = (double)b->bytes / us * 1e-3;
-      number[4] = b->flop / us * 1e-3;
-      number[5] = limit_us(b) / us / (t + 1);
-      number[6] = naive / us;
-      print_row(stdout, o->format, text, number);
-      if (csv) print_row(csv, "csv", text, number);
+    for (t = 0; t < b->threads; ++t) {
+      double us = median(&b->ours[i][t]);
+      time_row(o, csv, s->name, s->type, longctx_isa_name(b->isas[i]), t + 1, &b->ours[i][t], bytes,
+               b->flop, limit_us(b, t + 1) / us, naive > 0 ? naive / us : -1);
     }
-  fflush(stdout);
+  for (t = 0; t < b->threads; ++t)
+    time_row(o, csv, s->name, s->type, "read", t + 1, &b->read[t], bytes, -1, -1, -1);
+  bytes = 8.0 * keys_of(s) * s->kv_heads * s->head_dim;
+  time_row(o, csv, s->name, LONGCTX_F32, "naive", 1, &b->naive, bytes, b->flop, -1, -1);
+  if (b->threads < 2) return;
+  fprintf(stderr, "%s %s: ", s->name, type_name(s->type));
+  for (i = 0; i < b->n_isas; ++i)
+    fprintf(stderr, "%s%s %d of %d", i ? ", " : "", longctx_isa_name(b->isas[i]),
+            b->ours[i][1].n, b->ours[i][0].n);
+  fprintf(stderr, " samples of two threads count\n");
+}
+
+static void report_peak(const options *o, FILE *csv, const char *name, int type, const char *who,
+                        sample *x)
+{
+  double number[7] = {-1, -1, -1, -1, -1, -1, -1};
+  if (x->n == 0) return;
+  number[4] = median(x) * 1e-9;
+  row(o, csv, name, type, who, 1, number);
+}
+
+/* ==== what a call does besides reading ==== */
+
+/* The same call, of a window that sees its own key alone, right behind one that sees them all and
+   has left nothing of it in the inner caches. */
+static void append_share(const shape *s, const options *o, FILE *csv)
+{
+  static bench whole, bare;
+  shape one = *s;
+  const char *isa;
+  int r, l, rounds = o->rounds ? o->rounds : 15;
+  one.window = 1, one.sinks = 0, one.keys = 1, one.cold = 0;
+  bench_make(&whole, s, o);
+  bench_make(&bare, &one, o);
+  isa = longctx_isa_name(longctx_isa(bare.lc));
+  longctx_set_isa(whole.lc, longctx_isa(bare.lc));
+  use_threads(1);
+  for (r = 0; r < rounds; ++r)
+    for (l = 0; l < whole.layers; ++l) {
+      start(1);
+      longctx_attend(whole.lc, l, 1, whole.q, whole.k, whole.v, whole.out);
+      stop(&whole.ours[0][0], 1, 1);
+      start(1);
+      longctx_attend(bare.lc, 0, 1, whole.q, whole.k, whole.v, whole.out);
+      stop(&bare.ours[0][0], 1, 1);
+    }
+  time_row(o, csv, "D2-full", s->type, isa, 1, &whole.ours[0][0], (double)whole.bytes, whole.flop,
+           -1, -1);
+  time_row(o, csv, "D2-append", s->type, isa, 1, &bare.ours[0][0], (double)bare.bytes, bare.flop,
+           -1, -1);
+  fprintf(stderr, "append, rotation, conversion, one key: %.1f %% of a D2 call\n",
+          100 * median(&bare.ours[0][0]) / median(&whole.ours[0][0]));
+  bench_free(&whole), bench_free(&bare);
+}
+
+/* ==== a million tokens ==== */
+
+enum { STRETCH = 20, STRETCHES = 100, MILLION = 1000000 };
+
+static void one_token(bench *b, int i)
+{
+  const shape *s = b->s;
+  int row = i % 64;
+  if (longctx_attend(b->lc, 0, 1, b->q + row * s->heads * s->head_dim,
+                     b->k + row * s->kv_heads * s->head_dim,
+                     b->v + row * s->kv_heads * s->head_dim, b->out) ||
+      longctx_commit(b->lc, 1))
+    exit(1);
+}
+
+static void stretch(bench *b, sample *x)
+{
+  int i;
+  start(1);
+  for (i = 0; i < STRETCH; ++i) one_token(b, i);
+  stop(x, 1, STRETCH);
+}
+
+static double rss_mb(void)
+{
+  long pages = 0;
+  FILE *f = fopen("/proc/self/statm", "r");
+  if (f && fscanf(f, "%*d %ld", &pages) != 1) pages = 0;
+  if (f) fclose(f);
+  return (double)pages * (double)sysconf(_SC_PAGESIZE) * 1e-6;
+}
+
+static void stream(const options *o, FILE *csv)
+{
+  static bench old, fresh;
+  static sample first, last, beside;
+  const shape *s = shapes; /* D1, float16 */
+  const char *isa;
+  double rss;
+  int i;
+  use_threads(1);
+  bench_make(&old, s, o);
+  bench_make(&fresh, s, o);
+  isa = longctx_isa_name(longctx_isa(old.lc));
+  for (i = 0; i < STRETCHES; ++i) stretch(&old, &first);
+  rss = rss_mb();
+  while (longctx_position(old.lc) < MILLION - STRETCH * STRETCHES)
+    one_token(&old, (int)longctx_position(old.lc));
+  for (i = 0; i < STRETCHES; ++i) stretch(&old, &last), stretch(&fresh, &beside);
+  time_row(o, csv, "S1-first", s->type, isa, 1, &first, (double)old.bytes, old.flop, -1, -1);
+  time_row(o, csv, "S1-last", s->type, isa, 1, &last, (double)old.bytes, old.flop, -1, -1);
+  time_row(o, csv, "S1-fresh", s->type, isa, 1, &beside, (double)old.bytes, old.flop, -1, -1);
+  fprintf(stderr, "S1: last 2,000 of %lld tokens over the first: %.3f; over those of a fresh "
+          "context in turn with them: %.3f; RSS %.1f MB after the first, %.1f MB at the end\n",
+          (long long)longctx_position(old.lc), median(&last) / median(&first),
+          median(&last) / median(&beside), rss, rss_mb());
+  bench_free(&old), bench_free(&fresh);
 }
 
 int main(int argc, char **argv)
 {
-  options o = {"md", NULL, NULL, 0, 1};
+  options o = {"md", NULL, NULL, 0, MOST_THREADS, 0};
   FILE *csv = NULL;
   static bench b;
+  static peaks all;
   int i, c, r;
-#ifdef _OPENMP
-  o.most_threads = 2;
-#endif
-  while ((c = getopt(argc, argv, "o:f:r:s:t:")) != -1) {
+  while ((c = getopt(argc, argv, "o:f:r:s:t:l")) != -1) {
     if (c == 'o') o.format = optarg;
     else if (c == 'f') o.file = optarg;
     else if (c == 'r') o.rounds = atoi(optarg);
     else if (c == 's') o.only = optarg;
+    else if (c == 'l') o.stream = 1;
     else if (c == 't' && atoi(optarg) == 1) o.most_threads = 1;
     else return fprintf(stderr, "usage: see the head of bench/kernels.c\n"), 2;
   }
@@ -429,21 +683,33 @@ int main(int argc, char **argv)
   wide = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
   half = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
+  find_cores();
+  if (o.most_threads > 1 && (cores < 2 || !openmp)) {
+    fprintf(stderr, "skipped: two threads (%s)\n", openmp ? "one core allowed" : "no OpenMP");
+    o.most_threads = 1;
+  }
+  stay_on(0);
+  if (o.only && !strcmp(o.only, "S1")) o.stream = 1;
   if (o.file && !(csv = fopen(o.file, "w"))) return perror(o.file), 1;
   print_head(stdout, o.format);
   if (csv) print_head(csv, "csv");
+  if (o.stream) stream(&o, csv); /* first: its RSS would hold what others freed */
   for (i = 0; i < SHAPES; ++i) {
-    int rounds = o.rounds ? o.rounds : shapes[i].n > 1 ? 5 : shapes[i].cold ? 15 : 201;
-    if (o.only && strcmp(o.only, shapes[i].name)) continue;
-    bench_make(&b, &shapes[i], &o);
-    for (r = 0; r < rounds && r < MOST_ROUNDS; ++r) one_round(&b, &o);
+    const shape *s = &shapes[i];
+    int rounds = o.rounds ? o.rounds : s->n > 1 ? 5 : s->cold ? 15 : 201;
+    if (o.only && strcmp(o.only, s->name)) continue;
+    bench_make(&b, s, &o);
+    for (r = 0; r < rounds; ++r) one_round(&b);
     report(&b, &o, csv);
-    if (!strcmp(o.format, "md"))
-      fprintf(stderr, "%s %s: read %.1f us, fma %.1f GF/s, int8 dots %.1f Gop/s, naive %.1f us\n",
-              shapes[i].name, type_name(shapes[i].type), quantile(&b.read, 0.5),
-              quantile(&b.fma, 0.5) * 1e-9, quantile(&b.dot, 0.5) * 1e-9, quantile(&b.naive, 0.5));
+    note(&all.fma, median(&b.peaks.fma));
+    if (b.peaks.fma_half.n) note(&all.fma_half, median(&b.peaks.fma_half));
+    if (b.peaks.dot.n) note(&all.dot, median(&b.peaks.dot));
     bench_free(&b);
+    if (s->cold && s->type == LONGCTX_F16 && !strcmp(s->name, "D2")) append_share(s, &o, csv);
   }
+  report_peak(&o, csv, "fma", LONGCTX_F32, wide ? "avx512" : "avx2", &all.fma);
+  report_peak(&o, csv, "fma", LONGCTX_F32, "avx2", &all.fma_half);
+  report_peak(&o, csv, "dots", LONGCTX_Q8, "avx512", &all.dot);
   if (csv) fclose(csv);
   return 0;
 }

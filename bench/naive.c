@@ -2,6 +2,7 @@
    whatever it can. */
 #include "naive.h"
 
+#include <float.h>
 #include <math.h>
 
 void naive_attend(int n_heads, int n_kv_heads, int head_dim, int n, const float *q, const float *k,
@@ -11,7 +12,7 @@ void naive_attend(int n_heads, int n_kv_heads, int head_dim, int n, const float 
   int row = n_kv_heads * head_dim, h, t, d;
   for (h = 0; h < n_heads; ++h, q += head_dim, out += head_dim) {
     int at = h / (n_heads / n_kv_heads) * head_dim;
-    float most = -INFINITY, sum = 0;
+    float most = -FLT_MAX, sum = 0;
     for (t = 0; t < n; ++t) {
       const float *key = k + (long)t * row + at;
       float dot = 0;

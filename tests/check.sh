@@ -106,5 +106,7 @@ if have valgrind; then
   run "order under valgrind" "valgrind -q --error-exitcode=9 build/tests/order"
 fi
 
+script tests/instructions.sh
+
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

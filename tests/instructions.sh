@@ -55,7 +55,7 @@ while read -r name want; do
       continue
     fi
     failed=$((failed + 1))
-    echo "failed: $name $got instructions, not $want ($off %); when meant: tests/instructions.sh --update"
+    echo "failed: $name $got instructions, not $want ($off %); if meant, $0 --update"
   else
     failed=$((failed + 1))
     echo "failed: $name does not run under cachegrind"
