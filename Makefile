@@ -33,7 +33,9 @@ PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(BUILD)/02_stream $(TEXT) ## stream a long text through the shipped model, four ways
+demo: $(BUILD)/02_stream $(BUILD)/bench/recall $(TEXT) ## what the shipped models remember, and a long text, four ways
+	@mkdir -p bench/out
+	@$(if $(OURS),$(BUILD)/bench/recall -b -d 32768 -n 4 -l 0 -o bench/out/demo.csv; echo)
 	@$(BUILD)/02_stream -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(OURS) $(DEMO)
 
 test:             ## everything you need to trust your build, minutes

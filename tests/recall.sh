@@ -26,5 +26,9 @@ at_least window passkey 8192 1 -0.05
 at_least window passkey_digits 8192 1 -0.3
 at_least memory_linear passkey 512 1 0.9
 at_least memory_linear passkey 8192 1 0.9
+at_least memory_delta passkey 8192 1 0.9
+at_least block_window_m1 passkey 8192 1 -0.05
+at_least feedback_m0 passkey 512 1 0.9
+at_least feedback_m0 passkey 8192 1 0.9
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
