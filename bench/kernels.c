@@ -24,6 +24,11 @@
    fma, dots      the peaks, medians over the whole run
    D2-append      right behind each D2-full, the same call with a window of one: append, rotation
              and conversion, and a single key
+   M-plain, -linear, -delta   one token of four layers, commit included, 32 heads on 8, blocks of 128
+             in a window of 2048: without a memory, and with one by either rule, in turn
+   F-plain, -feedback   the same in a window of 4096 and blocks of 1024 (TransformerFAM's own), without
+             and with 64 feedback rows; their attend and set at a block's end are part of that token,
+             the caller's layers are not
    S1-first, -last, -fresh   one token: the first 2,000 after the window filled, the last 2,000 of a
              million, and the first 2,000 of a second context run in turn with those last */
 #define _GNU_SOURCE 1
@@ -604,6 +609,88 @@ static void append_share(const shape *s, const options *o, FILE *csv)
   bench_free(&whole), bench_free(&bare);
 }
 
+/* ==== what a memory and feedback rows add ==== */
+
+enum { REMEMBERED = 2048, ROWS = 64, LAYERS = 4 };
+
+typedef struct remembering {
+  const char *name, *what;
+  int window, block, memory, rows;
+  longctx *lc;
+  size_t bytes;
+  sample token;
+} remembering;
+
+static void remember(remembering *m, const shape *s)
+{
+  longctx_desc d = longctx_desc_make(LAYERS, s->heads, s->kv_heads, s->head_dim, m->window);
+  static const float open[64]; /* logits of 0: half memory, half window */
+  int l;
+  d.type_k = d.type_v = s->type;
+  d.block = m->block;
+  d.memory = m->memory;
+  d.max_batch = ROWS;
+  d.feedback_len = m->rows;
+  m->bytes = longctx_size(&d);
+  m->lc = longctx_init(memory(&m->bytes), m->bytes, &d);
+  if (!m->lc) exit(1);
+  for (l = 0; l < LAYERS && m->memory; ++l)
+    if (longctx_set_gate(m->lc, l, open)) exit(1);
+}
+
+static void remembered_tokens(remembering *m, const bench *b, int n)
+{
+  int l;
+  for (l = 0; l < LAYERS && longctx_feedback_due(m->lc); ++l)
+    if ((longctx_position(m->lc) && longctx_feedback_attend(m->lc, l, b->out)) ||
+        longctx_feedback_set(m->lc, l, b->q, b->k, b->v))
+      exit(1);
+  for (l = 0; l < LAYERS; ++l)
+    if (longctx_attend(m->lc, l, n, b->q, b->k, b->v, b->out)) exit(1);
+  if (longctx_commit(m->lc, n)) exit(1);
+}
+
+/* tokens of each in turn, once the window is full */
+static void memories(const options *o, FILE *csv)
+{
+  static remembering all[] = {
+    {"M-plain", "a window of 2048", 2048, 128, 0, 0, NULL, 0, {{0}, 0}},
+    {"M-linear", "memory, linear rule", 2048, 128, LONGCTX_MEMORY_LINEAR, 0, NULL, 0, {{0}, 0}},
+    {"M-delta", "memory, delta rule", 2048, 128, LONGCTX_MEMORY_DELTA, 0, NULL, 0, {{0}, 0}},
+    {"F-plain", "a window of four blocks of 1024", 4096, 1024, 0, 0, NULL, 0, {{0}, 0}},
+    {"F-feedback", "64 feedback rows", 4096, 1024, 0, ROWS, NULL, 0, {{0}, 0}},
+  };
+  static bench b;
+  shape like = shapes[0]; /* D1: heads and type */
+  double plain = 0, mean, sum;
+  int i, t, n = sizeof all / sizeof *all;
+  like.n = ROWS, like.keys = 1024;
+  bench_make(&b, &like, o);
+  use_threads(1);
+  for (i = 0; i < n; ++i) {
+    remember(&all[i], &like);
+    for (t = 0; t < 4096; t += ROWS) remembered_tokens(&all[i], &b, ROWS);
+  }
+  for (t = 0; t < REMEMBERED; ++t)
+    for (i = 0; i < n; ++i) {
+      start(1);
+      remembered_tokens(&all[i], &b, 1);
+      stop(&all[i].token, 1, 1);
+    }
+  for (i = 0; i < n; ++i) {
+    sample *x = &all[i].token;
+    time_row(o, csv, all[i].name, like.type, longctx_isa_name(longctx_isa(all[i].lc)), 1, x, 0, 0,
+             -1, -1);
+    for (sum = 0, t = 0; t < x->n; ++t) sum += x->x[t];
+    mean = sum / x->n;
+    if (all[i].memory == 0 && all[i].rows == 0) plain = mean;
+    fprintf(stderr, "%s: a token %.1f us, median %.1f, p99.9 %.1f: %.3f times that without\n",
+            all[i].what, mean, quantile(x, 0.5), quantile(x, 0.999), mean / plain);
+    free(all[i].lc);
+  }
+  bench_free(&b);
+}
+
 /* ==== a million tokens ==== */
 
 enum { STRETCH = 20, STRETCHES = 100, MILLION = 1000000 };
@@ -707,6 +794,7 @@ int main(int argc, char **argv)
     bench_free(&b);
     if (s->cold && s->type == LONGCTX_F16 && !strcmp(s->name, "D2")) append_share(s, &o, csv);
   }
+  if (!o.only || !strcmp(o.only, "M")) memories(&o, csv);
   report_peak(&o, csv, "fma", LONGCTX_F32, wide ? "avx512" : "avx2", &all.fma);
   report_peak(&o, csv, "fma", LONGCTX_F32, "avx2", &all.fma_half);
   report_peak(&o, csv, "dots", LONGCTX_Q8, "avx512", &all.dot);
