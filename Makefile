@@ -9,7 +9,7 @@ BUILD  = build
 HEADER = longctx.h
 ENGINE = examples/engine.h examples/model.h examples/tokenizer.h examples/file.h
 
-EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static before after
+EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback before after
 TESTS    = plan order state window attend memory feedback kernels threads compose golden engine
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \

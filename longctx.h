@@ -2563,6 +2563,7 @@ static void lcx_wish_from(const longctx_desc *d, lcx_wish *w)
   if (d->feedback_len && !d->feedback_dim) /* unsigned: neither was checked yet */
     w->feedback_dim = (int32_t)((uint32_t)d->n_heads * (uint32_t)d->head_dim);
   lcx_wish_layer_from(&base, d->head_dim, &w->base);
+  if (d->layers) w->base.feedback = 0; /* each layer says whether it has rows */
 }
 
 /* Layer i's wish; i = -1 is the desc's own. */

@@ -119,7 +119,7 @@ print("  FED_END\n};")
 for name, x in (("out", out), ("rows", rows)):
     x = [f"{y:.8f}" for y in x.reshape(-1).tolist()]
     print(f"static const double fed_{name}[{len(x)}] = {{")
-    for i in range(0, len(x), 8):
-        print("  " + ", ".join(x[i:i + 8]) + ",")
+    for i in range(0, len(x), 7):
+        print("  " + ", ".join(x[i:i + 7]) + ",")
     print("};")
 print("#endif")
