@@ -1822,9 +1822,9 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float stand)
   int j;
   for (j = 0; j < LCX_SPAN; j += v_width) {
     v_f32 x = v_load(s + j), token = v_add(v_lanes(), v_set((float)j));
-    v_f32 far = v_sub(v_set(stand), token);
+    v_f32 away = v_sub(v_set(stand), token);
     if (w->cap > 0) x = v_fma(cap, LCX_FN(tanh)(v_fma(x, inverse, v_set(0.0f))), v_set(0.0f));
-    if (w->slope) x = v_fma(slope, v_max(far, v_sub(v_set(0.0f), far)), x);
+    if (w->slope) x = v_fma(slope, v_max(away, v_sub(v_set(0.0f), away)), x);
     v_store(s + j, v_pick(token, lo, never, v_pick(token, hi, x, never)));
   }
 }
@@ -2563,6 +2563,7 @@ static void lcx_wish_from(const longctx_desc *d, lcx_wish *w)
   if (d->feedback_len && !d->feedback_dim) /* unsigned: neither was checked yet */
     w->feedback_dim = (int32_t)((uint32_t)d->n_heads * (uint32_t)d->head_dim);
   lcx_wish_layer_from(&base, d->head_dim, &w->base);
+  if (d->layers) w->base.feedback = 0; /* each layer says whether it has rows */
 }
 
 /* Layer i's wish; i = -1 is the desc's own. */

@@ -14,7 +14,7 @@ enum { TOKENS = 300, LONGEST = 1400 };
 
 typedef struct axis { const char *title; int n; const char *names[6]; } axis;
 
-enum { SINKS, BLOCK, TYPE_K, TYPE_V, ROPE, RATIO, POSITIONS, LOGITS, MEMORY, N_AXES };
+enum { SINKS, BLOCK, TYPE_K, TYPE_V, ROPE, RATIO, POSITIONS, LOGITS, MEMORY, FEEDBACK, N_AXES };
 
 static const axis cell_axes[N_AXES] = {
   { "sinks", 4, { "0", "1", "4", "100" } },
@@ -26,6 +26,7 @@ static const axis cell_axes[N_AXES] = {
   { "positions", 2, { "in the cache", "in the text" } },
   { "sink logits", 2, { "off", "on" } },
   { "memory", 4, { "none", "linear", "delta", "linear, read by another layer" } },
+  { "feedback", 3, { "none", "5 rows", "16 rows" } },
 };
 
 typedef struct cell { int at[N_AXES]; int dim, dim_v, kv, window, tokens; int64_t start; } cell;
@@ -40,6 +41,7 @@ static cell cell_of(int index)
     i /= cell_axes[a].n;
   }
   c.at[MEMORY] = c.at[BLOCK] ? index / 8 * 5 % 19 % 4 : 0;       /* it needs a block             */
+  c.at[FEEDBACK] = c.at[BLOCK] ? index / 8 * 3 % 13 % 3 : 0;
   c.dim = dims[index % 7 % 4];
   c.dim_v = index % 5 == 4 ? 12 : c.dim;
   c.kv = 1 + index % 3 % 2;
@@ -64,6 +66,7 @@ static longctx_desc cell_desc(const cell *c)
   int kv = c->kv;
   static const int rules[] = { LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_LINEAR, LONGCTX_MEMORY_DELTA,
                                LONGCTX_MEMORY_LINEAR };
+  static const int rows[] = { 0, 5, 16 };
   static longctx_layer layers[2];
   longctx_desc d = longctx_desc_make(1, kv * ratios[c->at[RATIO]], kv, c->dim, c->window);
   d.head_dim_v = c->dim_v;
@@ -75,6 +78,8 @@ static longctx_desc cell_desc(const cell *c)
   if (c->at[ROPE] == 3) d.alibi_max_bias = 8.0f;
   d.positions = c->at[POSITIONS] ? LONGCTX_POS_TEXT : LONGCTX_POS_CACHE;
   d.memory = rules[c->at[MEMORY]];
+  d.feedback_len = rows[c->at[FEEDBACK]];
+  d.feedback_dim = d.feedback_len ? 3 : 0;
   if (c->at[MEMORY] != 3) return d;
   layers[0] = layers[1] = longctx_layer_make(&d);
   layers[1].kv_from = 0;
@@ -203,6 +208,32 @@ static int take_break(runner *r)
   return result;
 }
 
+/* Rows that are due: as they come out before and after they are set, behind the tokens' outputs. A
+   break between the layers, or between two calls, changes nothing. */
+static int meet(runner *r, int at, int tokens)
+{
+  size_t f = (size_t)r->d.feedback_len;
+  float *out = r->out + ((size_t)tokens + (size_t)at / 16 * 2 * f) * r->x->out_row;
+  float *rows, *q, *k, *v;
+  uint64_t seed = (uint64_t)at;
+  size_t i;
+  int result = LONGCTX_OK;
+  if (!longctx_feedback_due(r->lc)) return LONGCTX_OK;
+  q = t_normals(f * r->x->q_row, seed);
+  k = t_normals(f * r->x->k_row, seed + 1);
+  v = t_normals(f * r->x->v_row, seed + 2);
+  if (at > 0) result = longctx_feedback_attend(r->lc, 0, out);
+  if (result == LONGCTX_OK && r->s->at[BREAK]) result = take_break(r);
+  rows = longctx_feedback(r->lc, 0);
+  for (i = 0; i < 3 * f; i++) rows[i] = q[i];
+  if (result == LONGCTX_OK) result = longctx_feedback_set(r->lc, 0, q, k, v);
+  if (result == LONGCTX_OK && r->s->at[BREAK]) result = take_break(r);
+  if (result == LONGCTX_OK)
+    result = longctx_feedback_attend(r->lc, 0, out + f * r->x->out_row);
+  free(q), free(k), free(v);
+  return result;
+}
+
 static int run_chunk(runner *r, int at, int n, int extra)
 {
   const text *x = r->x;
@@ -230,7 +261,9 @@ static int run_schedule(runner *r, const cell *c)
     result |= longctx_set_gate(r->lc, l, logits);
   if (result == LONGCTX_OK) result = longctx_set_isa(r->lc, r->s->isa);
   while (at < c->tokens && result == LONGCTX_OK) {
-    int n = r->s->at[CHUNK] == RANDOM_CHUNKS ? 1 + t_below(&r->seed, limit) : limit;
+    int n;
+    result = meet(r, at, c->tokens);
+    n = r->s->at[CHUNK] == RANDOM_CHUNKS ? 1 + t_below(&r->seed, limit) : limit;
     if (n > c->tokens - at) n = c->tokens - at;
     if (n > longctx_room(r->lc)) n = longctx_room(r->lc);          /* with memory: a block's end */
     result = run_chunk(r, at, n, longctx_room(r->lc) < n + extra ? longctx_room(r->lc) - n : extra);
@@ -302,10 +335,11 @@ static void describe(const cell *c, const schedule *s)
   int a;
   for (a = 0; a < N_AXES; a++) n[a] = cell_axes[a].names[c->at[a]];
   for (a = 0; a < ISA; a++) w[a] = ways[a].names[s->at[a]];
-  t_case("sinks %s, %s window %d, %s/%s, %s, %s to one, %s, logits %s, memory %s, dim %d | "
+  t_case("sinks %s, %s window %d, %s/%s, %s, %s to one, %s, logits %s, memory %s, "
+         "feedback %s, dim %d | "
          "chunks %s, drafts %s, break %s, parts %s, %s", n[SINKS], n[BLOCK], c->window, n[TYPE_K],
-         n[TYPE_V], n[ROPE], n[RATIO], n[POSITIONS], n[LOGITS], n[MEMORY], c->dim, w[CHUNK],
-         w[DRAFTS], w[BREAK], w[PARTS], longctx_isa_name(s->isa));
+         n[TYPE_V], n[ROPE], n[RATIO], n[POSITIONS], n[LOGITS], n[MEMORY], n[FEEDBACK], c->dim,
+         w[CHUNK], w[DRAFTS], w[BREAK], w[PARTS], longctx_isa_name(s->isa));
 }
 
 /* The k-th schedule of the walk: drawn, so that it follows no rhythm of the cells. */
@@ -341,8 +375,9 @@ static void try_cell(walk *w, const cell *c, int turns)
   longctx_desc d = cell_desc(c);
   schedule s;
   text x = text_make(&d, c->tokens, 1000);
-  float *want = text_out(&x), *got = text_out(&x);
-  size_t bytes = sizeof(float) * (size_t)c->tokens * x.out_row;
+  size_t rows = (size_t)(c->tokens + (c->tokens / 16 + 1) * 2 * d.feedback_len);
+  size_t bytes = sizeof(float) * rows * x.out_row;
+  float *want = t_floats(rows * x.out_row), *got = t_floats(rows * x.out_row);
   runner r;
   memset(&s, 0, sizeof s);
   s.isa = w->f->isa[0];
@@ -354,6 +389,8 @@ static void try_cell(walk *w, const cell *c, int turns)
     s = schedule_of(w->next++, w->f);
     describe(c, &s);
     memset(got, 0xff, bytes);
+    memset(got + (size_t)c->tokens * x.out_row, 0,
+           sizeof(float) * (rows - (size_t)c->tokens) * x.out_row);
     r = runner_of(&x, &s, w, got);
     same = CHECK_EQ(run_schedule(&r, c), LONGCTX_OK) && CHECK_SAME(want, got, bytes);
     count(c, &s, s.at[ISA], same);

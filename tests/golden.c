@@ -14,32 +14,38 @@ typedef struct shape {
   float alibi, softcap;
   int tokens;
   int64_t start;
-  int memory;
+  int memory, feedback;
 } shape;
 
 static const shape shapes[] = {
   { "float32, head_dim 64", 8, 2, 64, 64, 100, 1, 4, LONGCTX_F32, LONGCTX_F32, LONGCTX_ROPE_HALF,
-    LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, 0 },
+    LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, 0, 0 },
   { "float16, head_dim 128", 8, 2, 128, 128, 256, 1, 4, LONGCTX_F16, LONGCTX_F16,
-    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 600, 0, 0 },
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 600, 0, 0, 0 },
   { "bfloat16, head_dim 96, in blocks", 6, 2, 96, 96, 128, 32, 0, LONGCTX_BF16, LONGCTX_BF16,
-    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 0.0f, 300, 1024, 0 },
+    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 0.0f, 300, 1024, 0, 0 },
   { "int8, head_dim 128", 8, 2, 128, 128, 200, 1, 4, LONGCTX_Q8, LONGCTX_Q8, LONGCTX_ROPE_HALF,
-    LONGCTX_POS_CACHE, 0.0f, 0.0f, 500, 0, 0 },
+    LONGCTX_POS_CACHE, 0.0f, 0.0f, 500, 0, 0, 0 },
   { "int8 keys, float16 values, head_dim 24", 4, 4, 24, 24, 70, 1, 130, LONGCTX_Q8, LONGCTX_F16,
-    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, 0 },
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, 0, 0 },
   { "float16 keys, int8 values, softcap", 7, 1, 64, 40, 90, 1, 1, LONGCTX_F16, LONGCTX_Q8,
-    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 4.0f, 250, 7, 0 },
+    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 4.0f, 250, 7, 0, 0 },
   { "ALiBi, 6 heads", 6, 3, 24, 24, 80, 1, 4, LONGCTX_F32, LONGCTX_BF16, LONGCTX_ROPE_NONE,
-    LONGCTX_POS_CACHE, 8.0f, 0.0f, 250, 0, 0 },
+    LONGCTX_POS_CACHE, 8.0f, 0.0f, 250, 0, 0, 0 },
   { "far out, head_dim 64", 4, 1, 64, 64, 600, 1, 4, LONGCTX_F16, LONGCTX_F16, LONGCTX_ROPE_HALF,
-    LONGCTX_POS_CACHE, 0.0f, 0.0f, 900, (int64_t)1 << 40, 0 },
+    LONGCTX_POS_CACHE, 0.0f, 0.0f, 900, (int64_t)1 << 40, 0, 0 },
   { "memory, linear, float16, head_dim 128", 8, 2, 128, 128, 64, 64, 4, LONGCTX_F16, LONGCTX_F16,
-    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, LONGCTX_MEMORY_LINEAR },
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, LONGCTX_MEMORY_LINEAR, 0 },
   { "memory, delta, int8, window of 3 blocks", 6, 2, 40, 24, 60, 20, 0, LONGCTX_Q8, LONGCTX_Q8,
-    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 0.0f, 250, 1000, LONGCTX_MEMORY_DELTA },
+    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 0.0f, 250, 1000, LONGCTX_MEMORY_DELTA, 0 },
   { "memory, delta, float32 and bfloat16", 4, 4, 33, 50, 48, 24, 30, LONGCTX_F32, LONGCTX_BF16,
-    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 250, 0, LONGCTX_MEMORY_DELTA },
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 250, 0, LONGCTX_MEMORY_DELTA, 0 },
+  { "feedback, float16, head_dim 128", 8, 2, 128, 128, 128, 64, 4, LONGCTX_F16, LONGCTX_F16,
+    LONGCTX_ROPE_HALF, LONGCTX_POS_CACHE, 0.0f, 0.0f, 300, 0, 0, 24 },
+  { "feedback, int8, softcap, with memory", 6, 2, 40, 24, 40, 20, 0, LONGCTX_Q8, LONGCTX_Q8,
+    LONGCTX_ROPE_INTERLEAVED, LONGCTX_POS_TEXT, 0.0f, 5.0f, 130, 1000, LONGCTX_MEMORY_DELTA, 9 },
+  { "feedback, ALiBi, more than one tile", 4, 4, 33, 50, 200, 100, 30, LONGCTX_F32, LONGCTX_BF16,
+    LONGCTX_ROPE_NONE, LONGCTX_POS_CACHE, 8.0f, 0.0f, 250, 0, 0, 70 },
 };
 
 enum { N_SHAPES = sizeof shapes / sizeof *shapes, CHUNK = 40 };
@@ -57,6 +63,9 @@ static const uint64_t golden[N_SHAPES][2] = {
   { 0x4a82b750921a4be1u, 0x496252074be13fc2u },
   { 0x877535ef36518a27u, 0x1b3847ce4e2bd2abu },
   { 0xfdff890c752fc769u, 0x87b2cc35fe1ac5c4u },
+  { 0x3354964a945b9ed3u, 0x6b4aee5d0cea3be1u },
+  { 0x563dd4e94c7f1ec0u, 0x3eef97f1f6a9f06du },
+  { 0xb6fc909ffcf1810du, 0x24045e64b8b26e48u },
 };
 
 static longctx_desc desc_of(const shape *s)
@@ -73,6 +82,7 @@ static longctx_desc desc_of(const shape *s)
   d.alibi_max_bias = s->alibi;
   d.softcap = s->softcap;
   d.memory = s->memory;
+  d.feedback_len = s->feedback;
   if (s->dim % 2) d.rope_dims = s->dim - 1;
   return d;
 }
@@ -104,6 +114,21 @@ static void fill_token(const shape *s, int t, float *q, float *k, float *v)
   fill(v, s->kv * s->dim_v, &seed);
 }
 
+/* Rows that are due attend, are set from the position's numbers, and attend again. */
+static uint64_t meet(longctx *lc, const shape *s, uint64_t h)
+{
+  static float q[70 * 1024], k[70 * 512], v[70 * 512], out[70 * 1024];
+  int i, set = longctx_position(lc) > s->start;
+  for (i = 0; i < s->feedback; i++)
+    fill_token(s, (int)(longctx_position(lc) % 1000) + 5000 + i, q + i * s->heads * s->dim,
+               k + i * s->kv * s->dim, v + i * s->kv * s->dim_v);
+  CHECK_EQ(longctx_feedback_attend(lc, 0, out), set ? LONGCTX_OK : LONGCTX_E_ORDER);
+  if (set) h = hash(h, out, s->feedback * s->heads * s->dim_v);
+  CHECK_EQ(longctx_feedback_set(lc, 0, q, k, v), LONGCTX_OK);
+  CHECK_EQ(longctx_feedback_attend(lc, 0, out), LONGCTX_OK);
+  return hash(h, out, s->feedback * s->heads * s->dim_v);
+}
+
 static uint64_t run_shape(const shape *s, int isa, int chunk)
 {
   static float q[CHUNK * 1024], k[CHUNK * 512], v[CHUNK * 512], out[CHUNK * 1024];
@@ -117,6 +142,7 @@ static uint64_t run_shape(const shape *s, int isa, int chunk)
   if (s->memory) CHECK_EQ(longctx_set_gate(lc, 0, logits), LONGCTX_OK);
   if (s->dim == 96) CHECK_EQ(longctx_set_sink_logits(lc, 0, logits), LONGCTX_OK);
   for (t = 0; t < s->tokens; t += n) {
+    if (longctx_feedback_due(lc)) h = meet(lc, s, h);
     n = s->tokens - t < chunk ? s->tokens - t : chunk;
     if (n > longctx_room(lc)) n = longctx_room(lc);
     for (i = 0; i < n; i++)

@@ -148,6 +148,75 @@ static void test_memory_sizes(void)
   CHECK(sizes.state >= without.state + sizes.memory);
 }
 
+/* Feedback: how many rows, of what block, whose. */
+static void test_bad_feedback(void)
+{
+  longctx_layer layers[2];
+  longctx_desc d = plain();
+  REFUSE(feedback_len, -1);
+  REFUSE(feedback_len, INT_MIN);
+  REFUSE(feedback_len, INT_MAX);
+  REFUSE(feedback_len, 2);                             /* without a block                        */
+  REFUSE(feedback_dim, -1);
+  REFUSE(feedback_dim, INT_MAX);
+  d.block = 4;
+  d.feedback_len = 4;
+  accept(&d, "feedback_len");
+  d.feedback_dim = 3;
+  accept(&d, "feedback_dim");
+  d.feedback_dim = INT_MIN;
+  refuse(&d, "feedback_dim");
+  d.feedback_dim = 0;
+  d.feedback_len = 5;
+  refuse(&d, "feedback_len");                          /* above the block                        */
+  d.feedback_len = 3;
+  layers[0] = layers[1] = longctx_layer_make(&d);
+  CHECK_EQ(layers[0].feedback, 1);
+  d.layers = layers;
+  accept(&d, "feedback in two layers");
+  layers[1].block = 6;
+  refuse(&d, "feedback");                              /* two blocks                             */
+  layers[1].feedback = 0;
+  accept(&d, "another block, without feedback");
+  layers[1].memory = LONGCTX_MEMORY_LINEAR;
+  refuse(&d, "memory or feedback");                    /* memory here, feedback there            */
+  layers[1].block = 4;
+  accept(&d, "memory here, feedback there");
+  layers[1] = layers[0];
+  layers[1].feedback = 2;
+  refuse(&d, "feedback");
+  layers[1].feedback = -1;
+  refuse(&d, "feedback");
+  layers[1].feedback = 1;
+  layers[1].kv_from = 0;
+  accept(&d, "a reader of feedback");
+  layers[0].feedback = 0;
+  refuse(&d, "kv_from");                               /* there is none to read                  */
+  layers[1].feedback = 0;
+  accept(&d, "rows in the desc, in no layer");
+  d.feedback_len = 0;
+  accept(&d, "no rows");
+  layers[0].feedback = 1;
+  refuse(&d, "feedback_len");                          /* in a layer, not in the desc            */
+}
+
+static void test_feedback_sizes(void)
+{
+  longctx_desc d = longctx_desc_make(3, 32, 8, 128, 4096), none;
+  longctx_sizes sizes, without;
+  d.block = 1024;
+  d.type_k = d.type_v = LONGCTX_F16;
+  none = d;
+  d.feedback_len = 64;
+  t_case("feedback sizes");
+  CHECK_EQ(longctx_measure(&d, &sizes), LONGCTX_OK);
+  CHECK_EQ(longctx_measure(&none, &without), LONGCTX_OK);
+  CHECK_EQ(without.feedback, 0);
+  CHECK_EQ(sizes.feedback, 3 * 64 * (2 * 32 * 128 * 4 + 2 * 8 * 128 * 2));
+  CHECK_EQ(sizes.memory, 0);
+  CHECK(sizes.state >= without.state + sizes.feedback);
+}
+
 static void test_bad_numbers(void)
 {
   static const double bad[4] = { 1.0, 0.1, (double)NAN, 0.01 };
@@ -478,11 +547,16 @@ static longctx_desc random_desc(longctx_layer *layers, uint64_t *seed)
   if (t_below(seed, 4) == 0) d.softcap = 20.0f;
   if (t_below(seed, 4) == 0) d.alibi_max_bias = 8.0f;
   if (d.block > 1 && t_below(seed, 2)) {
+    d.feedback_len = 1 + t_below(seed, d.block);
+    d.feedback_dim = t_below(seed, 30);
+    if (t_below(seed, 2)) return d;
+  }
+  if (d.block > 1 && t_below(seed, 2)) {
     d.memory = 1 + t_below(seed, 2);
     d.memory_first = t_below(seed, 2);
     return d;
   }
-  if (dim > 1 && t_below(seed, 3) == 0) random_layers(&d, layers, seed);
+  if (dim > 1 && !d.feedback_len && t_below(seed, 3) == 0) random_layers(&d, layers, seed);
   return d;
 }
 
@@ -493,6 +567,23 @@ static int finite_row(const float *x, size_t n)
   return 1;
 }
 
+/* Rows of one layer, if it has any, all of them written and used. */
+static void give(longctx *lc, int layer, const float *row, float *out)
+{
+  longctx_desc d = longctx_get_desc(lc);
+  float *rows = longctx_feedback(lc, layer);
+  size_t floats = (size_t)(d.feedback_len * d.feedback_dim);
+  size_t outs = (size_t)(d.feedback_len * d.n_heads * d.head_dim_v);
+  if (rows == NULL) return;
+  memset(rows, 0x5a, floats * sizeof(float));
+  (void)longctx_feedback_attend(lc, layer, out);
+  CHECK_EQ(longctx_feedback_set(lc, layer, row, row + 3, row + 7), LONGCTX_OK);
+  out[outs] = 77.0f;
+  CHECK_EQ(longctx_feedback_attend(lc, layer, out), LONGCTX_OK);
+  CHECK(finite_row(out, outs));
+  CHECK(out[outs] > 76.0f && out[outs] < 78.0f);
+}
+
 /* A few batches, some dropped, through every layer; all rows come from `row` at random places. */
 static void exercise(longctx *lc, const longctx_desc *d, const float *row, float *out,
                      uint64_t *seed)
@@ -501,8 +592,10 @@ static void exercise(longctx *lc, const longctx_desc *d, const float *row, float
   static const float gates[16] = { 1.0f, -1.0f, 0.5f };
   for (l = 0; l < d->n_layers && d->memory; l++)
     CHECK_EQ(longctx_set_gate(lc, l, gates), LONGCTX_OK);
-  for (step = 0; step < (d->memory ? 12 : 4); step++) {
-    int n = 1 + t_below(seed, longctx_room(lc));
+  for (step = 0; step < (d->memory || d->feedback_len ? 12 : 4); step++) {
+    int n;
+    for (l = 0; longctx_feedback_due(lc) && l < d->n_layers; l++) give(lc, l, row, out);
+    n = 1 + t_below(seed, longctx_room(lc));
     size_t outs = (size_t)(n * d->n_heads * dim_v);
     for (l = 0; l < d->n_layers; l++) {
       const float *q = row + t_below(seed, 9), *k = row + t_below(seed, 9);
@@ -607,12 +700,14 @@ static void try_guarded(const longctx_desc *d, const float *row)
   float *k = guarded_copy(&g[2], row, n * d->n_kv_heads * d->head_dim);
   float *v = guarded_copy(&g[3], row, n * d->n_kv_heads * dim_v);
   float *out = guarded_copy(&g[4], row, n * d->n_heads * dim_v);
+  float *spare = t_floats(ROW_FLOATS);
   longctx *lc = longctx_init(mem, bytes, d);
   static const float gates[16] = { 1.0f, -1.0f, 0.5f };
   CHECK(lc != NULL);
   for (l = 0; l < d->n_layers && d->memory; l++)
     CHECK_EQ(longctx_set_gate(lc, l, gates), LONGCTX_OK);
   for (step = 0; step < 9; step++) {
+    for (l = 0; longctx_feedback_due(lc) && l < d->n_layers; l++) give(lc, l, row, spare);
     if (n > longctx_room(lc)) n = longctx_room(lc);
     for (l = 0; l < d->n_layers; l++) {
       int reads = d->layers && d->layers[l].kv_from >= 0;
@@ -620,6 +715,7 @@ static void try_guarded(const longctx_desc *d, const float *row)
     }
     CHECK_EQ(longctx_commit(lc, n), LONGCTX_OK);
   }
+  free(spare);
   for (l = 0; l < 5; l++) munmap(g[l].base, g[l].length);
 }
 
@@ -643,6 +739,7 @@ static void test_guard_pages(void)
     d.type_k = i % 4;
     d.type_v = i / 4 % 4;
     if (i % 3 == 0) d.block = 3, d.memory = 1 + i % 2;
+    if (i % 6 < 2) d.block = 3, d.feedback_len = 1 + i % 3;
     t_case("guarded head_dim %d", i);
     try_guarded(&d, row);
   }
@@ -661,6 +758,8 @@ int main(void)
   test_bad_kinds();
   test_bad_memory();
   test_memory_sizes();
+  test_bad_feedback();
+  test_feedback_sizes();
   test_bad_numbers();
   test_bad_layers();
   test_good_edges();

@@ -243,6 +243,10 @@ static void open_hostile(const unsigned char *bytes, size_t n, const text *x, fl
     CHECK(longctx_check(&d) == NULL);
     CHECK(longctx_size(&d) <= n);
     CHECK(longctx_position(lc) >= 0);
+    if (longctx_feedback_due(lc) && d.feedback_len == 2) {
+      (void)longctx_feedback_attend(lc, 1, out);
+      (void)longctx_feedback_set(lc, 1, x->q, x->k, x->v);
+    }
     if (d.n_heads == x->d.n_heads && d.head_dim == x->d.head_dim && d.n_layers == x->d.n_layers &&
         (d.head_dim_v == 8 || d.head_dim_v == 0) && longctx_room(lc) >= 2) {
       (void)longctx_attend(lc, 0, 2, x->q, x->k, x->v, out);
@@ -768,6 +772,22 @@ static void test_mismatch_memory(const longctx_desc *d, const text *x)
   mismatch(d, x, &o, "memory_first");
 }
 
+static void test_mismatch_feedback(const longctx_desc *d, const text *x)
+{
+  longctx_desc o = *d;
+  longctx_layer a[2];
+  a[0] = d->layers[0], a[1] = d->layers[1];
+  o.layers = a;
+  a[1].feedback = 0;
+  mismatch(d, x, &o, "layer feedback");
+  a[1].feedback = 1;
+  o.feedback_len = 1;
+  mismatch(d, x, &o, "feedback_len");
+  o.feedback_len = 2;
+  o.feedback_dim = 3;
+  mismatch(d, x, &o, "feedback_dim");
+}
+
 static void test_mismatch_base(const text *x)
 {
   longctx_desc d = x->d, o;
@@ -853,6 +873,7 @@ int main(void)
   longctx_layer layers[2];
   longctx_desc d = small_desc(layers);
   text x = text_make(&d, TOKENS, 1), junk = text_make(&d, TOKENS, 2);
+  int l;
   test_equal_chunks(&d, &x);
   test_equal_after_drafts(&d, &x, &junk);
   test_equal_threads(&d, &x);
@@ -886,6 +907,21 @@ int main(void)
   test_noise_files(&d, &x);
   test_hostile_memory(&d, &x);
   test_mismatch_memory(&d, &x);
+  for (l = 0; l < 2; l++) {                            /* and with feedback, without and with it */
+    d.feedback_len = 2;
+    layers[1].feedback = 1;
+    layers[1].memory = l ? LONGCTX_MEMORY_LINEAR : LONGCTX_MEMORY_NONE;
+    x.d = junk.d = d;
+    test_equal_chunks(&d, &x);
+    test_equal_threads(&d, &x);
+    test_reset(&d, &x);
+    test_hostile(&d, &x);
+    test_hostile_noise(&d, &x);
+    test_cut_files(&d, &x);
+    test_flipped_files(&d, &x);
+    test_noise_files(&d, &x);
+    test_mismatch_feedback(&d, &x);
+  }
   text_free(&x);
   text_free(&junk);
   return t_done();

@@ -92,12 +92,34 @@ static inline void text_step(longctx *lc, const text *x, int at, int n, float *o
 
 static inline int lc_batch(const longctx *lc) { return longctx_get_desc(lc).max_batch; }
 
+/* Feedback that is due, from numbers that depend on the position and the layer alone. Rows attend
+   before and after they are set, if `out` wants it: [2][feedback_len] rows for each layer. */
+static inline void text_meet(longctx *lc, const text *x, float *out)
+{
+  int f = longctx_get_desc(lc).feedback_len, l;
+  size_t n = (size_t)f, i;
+  for (l = 0; longctx_feedback_due(lc) && l < x->layers; l++) {
+    uint64_t seed = (uint64_t)longctx_position(lc) * 31 + (uint64_t)l;
+    float *rows = longctx_feedback(lc, l), *q, *k, *v;
+    if (rows == NULL) continue;
+    q = t_normals(n * x->q_row, seed + 1);
+    k = t_normals(n * x->k_row, seed + 2);
+    v = t_normals(n * x->v_row, seed + 3);
+    if (out) (void)longctx_feedback_attend(lc, l, out + (size_t)(2 * l) * n * x->out_row);
+    for (i = 0; i < n; i++) rows[i] = q[i];
+    CHECK_EQ(longctx_feedback_set(lc, l, q, k, v), LONGCTX_OK);
+    if (out) (void)longctx_feedback_attend(lc, l, out + (size_t)(2 * l + 1) * n * x->out_row);
+    free(q), free(k), free(v);
+  }
+}
+
 /* Tokens from .. to-1 in runs of `chunk` (0: runs of random length up to room), committed. */
 static inline void text_run(longctx *lc, const text *x, int from, int to, int chunk, float *out)
 {
   uint64_t seed = (uint64_t)(from + 7 * to);
   while (from < to) {
-    int room = longctx_room(lc), n = chunk ? chunk : 1 + t_below(&seed, room);
+    int room = (text_meet(lc, x, NULL), longctx_room(lc));
+    int n = chunk ? chunk : 1 + t_below(&seed, room);
     if (chunk > 1 && n > room && room < lc_batch(lc)) n = room;    /* a block's end, no misuse   */
     if (n > to - from) n = to - from;
     text_step(lc, x, from, n, out);

@@ -76,6 +76,7 @@ static void run_in_parts(const text *x, int n_parts, int threads, int chunk, int
   d.max_threads = threads;
   lc = t_new(&d);
   for (t = 0; t < x->tokens; t += n) {
+    text_meet(lc, x, NULL);
     n = x->tokens - t < chunk ? x->tokens - t : chunk;
     if (n > longctx_room(lc)) n = longctx_room(lc);
     for (l = 0; l < x->layers; l++) {
@@ -99,7 +100,7 @@ static longctx_desc shape(int i)                       /* the fourth: layer 1 re
   d.max_batch = 40;
   d.type_k = i % 4;
   d.type_v = (i + 1) % 4;
-  if (i == 4) d.block = 50, d.memory = LONGCTX_MEMORY_DELTA;
+  if (i == 4) d.block = 50, d.memory = LONGCTX_MEMORY_DELTA, d.feedback_len = 7;
   layers[0] = longctx_layer_make(&d);
   layers[1] = longctx_layer_make(&d);
   layers[1].window = 90;

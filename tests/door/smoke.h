@@ -22,5 +22,14 @@ static int smoke(void)                                 /* 0: all is well        
   if (lc == NULL || longctx_room(lc) != 1) return 6;
   if (longctx_set_gate(lc, 0, NULL) != LONGCTX_OK) return 7;
   if (longctx_memory_add(lc, lc) != LONGCTX_E_ARG) return 8;
-  return desc.memory < LONGCTX_MEMORY_DELTA ? 0 : 9;
+  if (desc.memory >= LONGCTX_MEMORY_DELTA) return 9;
+  desc.memory = LONGCTX_MEMORY_NONE;                   /* feedback: a row that sees itself alone */
+  desc.feedback_len = 1;
+  desc.feedback_dim = 3;
+  lc = longctx_init(block, sizeof block, &desc);
+  if (lc == NULL || longctx_room(lc) != 0 || longctx_feedback_due(lc) != 1) return 10;
+  if (longctx_feedback(lc, 0) == NULL || longctx_feedback_attend(lc, 0, out) == 0) return 11;
+  if (longctx_feedback_set(lc, 0, q, k, v) || longctx_feedback_attend(lc, 0, out)) return 12;
+  if (memcmp(out, v, sizeof v) != 0 || longctx_feedback_due(lc) != 0) return 13;
+  return longctx_layer_make(&desc).feedback == 1 ? 0 : 14;
 }
