@@ -37,7 +37,7 @@
    Each arm is a process of its own, so that its memory is its own. A row stands for the tokens since
    the row before: nll and ppl are means over them, latency_s a mean of seconds per token (forward
    pass and commit by the wall clock; scoring is not in it), p50_s and p999_s quantiles of the same
-   passes, to 1 %. overall_ppl is of all tokens so far. kv_bytes and state_bytes are longctx_measure's:
+   passes, to 1 %; undisturbed_p999_s leaves out passes in which another process got the core. overall_ppl is of all tokens so far. kv_bytes and state_bytes are longctx_measure's:
    ours are there from the first token on; dense counts a context as long as its text so far, and
    what its block has not filled yet is given back to the system, so rss_bytes tells the same. */
 #define _GNU_SOURCE 1
@@ -130,6 +130,7 @@ static int parse_type(const char *name)
 typedef struct row {
   int64_t input_length, kv_bytes, state_bytes, rss_bytes;
   double nll, overall_nll, latency, p50, p999;
+  double undisturbed; /* p999 of the passes that no other process interrupted */
 } row;
 
 /* seconds, in bins of 1 % from 100 ns to about 100 s */
@@ -146,6 +147,7 @@ static void histogram_add(histogram *h, double seconds, int n)
 /* the least time that a share of all did not exceed, at the middle of its bin */
 static double histogram_quantile(const histogram *h, double share)
 {
+  if (h->n == 0) return 0;
   uint64_t seen = 0;
   int i = 0;
   while (i < N_BINS && (double)(seen += h->bins[i]) < share * (double)h->n) i++;
@@ -160,7 +162,7 @@ typedef struct measured {
   uint64_t model, text;                 /* fingerprints of the file and of the tokens read */
   int64_t tokens, span_from;
   double nll, seconds, span_nll, span_seconds;
-  histogram span, all;
+  histogram span, span_undisturbed, all, all_undisturbed;
   int n_rows;
   row rows[MOST_ROWS];
 } measured;
@@ -183,6 +185,12 @@ static int64_t peak_rss(void)
 #else
   return (int64_t)usage.ru_maxrss * 1024;
 #endif
+}
+
+static long forced_switches(void)
+{
+  struct rusage usage;
+  return getrusage(RUSAGE_SELF, &usage) ? 0 : usage.ru_nivcsw;
 }
 
 /* pages in memory now; at their most where the system does not tell */
@@ -249,7 +257,7 @@ typedef struct stream {
 typedef struct message {
   int done, failed, stopped, has_row, resumed;
   int64_t tokens;
-  double seconds, ppl, p50, p999;
+  double seconds, ppl, p50, p999, undisturbed;
   row row;
   char failure[sizeof(engine_error)];
 } message;
@@ -392,10 +400,24 @@ static void add_row(stream *s)
   r->latency = m->span_seconds / n;
   r->p50 = histogram_quantile(&m->span, 0.5);
   r->p999 = histogram_quantile(&m->span, 0.999);
+  r->undisturbed = histogram_quantile(&m->span_undisturbed, 0.999);
   m->span_from = m->tokens;
   m->span_nll = m->span_seconds = 0;
   memset(&m->span, 0, sizeof m->span);
+  memset(&m->span_undisturbed, 0, sizeof m->span_undisturbed);
   tell_row(s, r);
+}
+
+static void add_time(measured *m, double spent, int n, int undisturbed)
+{
+  m->tokens += n;
+  m->seconds += spent;
+  m->span_seconds += spent;
+  histogram_add(&m->span, spent / n, n);
+  histogram_add(&m->all, spent / n, n);
+  if (!undisturbed) return;
+  histogram_add(&m->span_undisturbed, spent / n, n);
+  histogram_add(&m->all_undisturbed, spent / n, n);
 }
 
 /* One pass over the next tokens, timed; then each of their successors is scored. */
@@ -407,21 +429,19 @@ static int stream_step(stream *s)
   int vocab = s->a->s->m.vocab_size, n = s->a->chunk, room = longctx_room(s->context);
   if (n > room) n = room;
   if (n > left) n = (int)left;
+  long switches = forced_switches();
   double begin = seconds_now();
   int code = engine_forward(&s->e, s->context, text, n, s->logits, n);
   if (code == LONGCTX_OK) code = engine_commit(&s->e, s->context, n);
   double spent = seconds_now() - begin;
+  int undisturbed = forced_switches() == switches;
   if (code != LONGCTX_OK) return code;
   for (int i = 0; i < n; i++) {
     double nll = logits_nll(s->logits + (size_t)i * (size_t)vocab, vocab, text[i + 1]);
     m->nll += nll;
     m->span_nll += nll;
   }
-  m->tokens += n;
-  m->seconds += spent;
-  m->span_seconds += spent;
-  histogram_add(&m->span, spent / n, n);
-  histogram_add(&m->all, spent / n, n);
+  add_time(m, spent, n, undisturbed);
   return LONGCTX_OK;
 }
 
@@ -484,6 +504,7 @@ static void run_arm(const arm *a, const options *o, int pipe_end)
   m.stopped = stop_asked && s.now.tokens < a->tokens;
   m.p50 = histogram_quantile(&s.now.all, 0.5);
   m.p999 = histogram_quantile(&s.now.all, 0.999);
+  m.undisturbed = histogram_quantile(&s.now.all_undisturbed, 0.999);
   if (failure) snprintf(m.failure, sizeof m.failure, "%s", failure);
   tell(&s, &m);
 }
@@ -664,18 +685,18 @@ static void csv_rows(const run *r, const job *j, FILE *f)
   plain(commit, r->o.commit);
   for (int i = 0; i < j->n_rows; i++) {
     const row *x = &j->rows[i];
-    fprintf(f, "%s,%lld,%.17g,%.6g,%.6g,%lld,%lld,%lld,%.4g,%.4g,%.4g,%s,%d,%s,%s,%d,%s,%s,%s\n",
-            j->a.name, (long long)x->input_length, x->nll, exp(x->nll), exp(x->overall_nll),
-            (long long)x->kv_bytes, (long long)x->state_bytes, (long long)x->rss_bytes, x->latency,
-            x->p50, x->p999, model, j->a.s->m.trained_len, text, r->o.type, j->a.chunk, r->machine,
-            commit, r->date);
+    fprintf(f, "%s,%lld,%.17g,%.6g,%.6g,%lld,%lld,%lld,%.4g,%.4g,%.4g,%.4g,%s,%d,%s,%s,%d,%s,%s,"
+               "%s\n", j->a.name, (long long)x->input_length, x->nll, exp(x->nll),
+            exp(x->overall_nll), (long long)x->kv_bytes, (long long)x->state_bytes,
+            (long long)x->rss_bytes, x->latency, x->p50, x->p999, x->undisturbed, model,
+            j->a.s->m.trained_len, text, r->o.type, j->a.chunk, r->machine, commit, r->date);
   }
 }
 
 static void csv_file(const run *r, int from, int to, FILE *f)
 {
   fprintf(f, "arm,input_length,nll,ppl,overall_ppl,kv_bytes,state_bytes,rss_bytes,latency_s,p50_s,"
-             "p999_s,model,trained_len,text,type,chunk,machine,commit,date\n");
+             "p999_s,undisturbed_p999_s,model,trained_len,text,type,chunk,machine,commit,date\n");
   for (int i = from; i < to; i++) csv_rows(r, &r->jobs[i], f);
 }
 
@@ -851,11 +872,12 @@ static void print_arm(const job *j)
   const row *end = &j->rows[j->n_rows - 1];
   line l = fit(j, offsetof(row, kv_bytes));
   summary s = summarize(j);
-  printf("| %s | %s | %s | %s | %s | %s | %.4g | %.2f | %.2f | %.2f | %.1f | %.1f |\n", j->a.name,
+  printf("| %s | %s | %s | %s | %s | %s | %.4g | %.2f | %.2f | %.2f | %.1f | %.1f | %.1f |\n",
+         j->a.name,
          commas(tokens, (double)end->input_length), bytes_text(kv, (double)end->kv_bytes),
          bytes_text(state, (double)end->state_bytes), bytes_text(resident, (double)end->rss_bytes),
          bytes_text(start, fabs(l.a) < 0.5 ? 0 : l.a), l.b, s.first, s.last, s.all,
-         1e6 * j->last.p50, 1e6 * j->last.p999);
+         1e6 * j->last.p50, 1e6 * j->last.p999, 1e6 * j->last.undisturbed);
 }
 
 static void print_md(const run *r)
@@ -875,10 +897,11 @@ static void print_md(const run *r)
     s = j->a.s;
   }
   printf(".\nkv_bytes = a + b * tokens, fitted from where the window is full; ppl_first and ppl_last "
-         "are of a tenth\nof an arm's tokens each, from there on.\n\n"
+         "are of a tenth\nof an arm's tokens each, from there on. undisturbed: p999_us without the passes in "
+         "which another process got the core.\n\n"
          "| arm | tokens | kv_bytes | state_bytes | rss_bytes | a | b, bytes a token | ppl_first "
-         "| ppl_last | ppl | p50_us | p999_us |\n"
-         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
+         "| ppl_last | ppl | p50_us | p999_us | undisturbed |\n"
+         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
   for (int i = 0; i < r->n_first; i++)
     if (r->jobs[i].n_rows) print_arm(&r->jobs[i]);
 }
@@ -896,9 +919,9 @@ static void json_rows(const job *j)
     const row *x = &j->rows[i];
     printf("%s\n   {\"input_length\":%lld,\"nll\":%.17g,\"ppl\":%.6g,\"overall_ppl\":%.6g,"
            "\"kv_bytes\":%lld,\"state_bytes\":%lld,\"rss_bytes\":%lld,\"latency_s\":%.4g,"
-           "\"p50_s\":%.4g,\"p999_s\":%.4g}", i ? "," : "", (long long)x->input_length, x->nll,
+           "\"p50_s\":%.4g,\"p999_s\":%.4g,\"undisturbed_p999_s\":%.4g}", i ? "," : "", (long long)x->input_length, x->nll,
            exp(x->nll), exp(x->overall_nll), (long long)x->kv_bytes, (long long)x->state_bytes,
-           (long long)x->rss_bytes, x->latency, x->p50, x->p999);
+           (long long)x->rss_bytes, x->latency, x->p50, x->p999, x->undisturbed);
   }
 }
 
