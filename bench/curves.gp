@@ -29,14 +29,16 @@ do for [i=1:words(arms)] {
   }
 }
 
-# An arm's rows: tokens, perplexity, kv_bytes, rss_bytes, p50_s, p999_s. Perplexity is that of the
-# last fifth of the text at each length, so that it is as steady early as late; what came before 64
-# tokens is left to the CSV. p999_s is the undisturbed one where there is one.
+# An arm's rows: tokens, perplexity, kv_bytes, rss_bytes, p50_s, p999_s, state_bytes. Perplexity is
+# that of the last fifth of the text at each length, so that it is as steady early as late, and
+# p999_s the largest there, of passes that no other process interrupted where there are any. What
+# came before 64 tokens is left to the CSV.
 number(i) = i eq "" ? 1 : int(i) # gnuplot reads an empty loop's body once
+width(k, n) = k == 1 && n > 3 ? 3.2 : 2.4 + 1.6 * (n - k) # what lies below shows at both sides
 colour(i) = word(colours, number(i))
 steady = "awk -F, '$1==\"%s\" {n++; x[n]=$2; s[n]=s[n-1]+$3*($2-x[n-1]); \
-  for (j=n-1; j>0 && x[j]>0.8*$2; j--); \
-  if ($2>=64) print $2 \",\" exp((s[n]-s[j])/($2-x[j])) \",\" $6 \",\" $8 \",\" $10 \",\" ($12>0 ? $12 : $11)}' %s"
+  p[n]=q=$12>0 ? $12 : $11; for (j=n-1; j>0 && x[j]>0.8*$2; j--) if (p[j]>q) q=p[j]; \
+  if ($2>=64) print $2 \",\" exp((s[n]-s[j])/($2-x[j])) \",\" $6 \",\" $8 \",\" $10 \",\" q \",\" $7}' %s"
 command(i) = sprintf(steady, word(arms, number(i)), csv)
 rows(i) = "< ".command(i)
 ending(i) = "< ".command(i)." | tail -n 1"
@@ -51,7 +53,7 @@ step_of(v) = 10**floor(log10(v)) * round_step(v / 10**floor(log10(v)))
 pictures = "curves memory latency".(words(shown[2]) ? " curves-recall" : "")
 do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture in pictures] {
   s = picture eq "curves-recall" ? 2 : 1
-  panels = picture eq "memory" ? "kv rss" : picture eq "latency" ? "slow" : "ppl kv time"
+  panels = picture eq "memory" ? "kv rss" : picture eq "latency" ? "slow" : s == 2 ? "ppl state time" : "ppl kv time"
   n = words(panels)
   array tall[3] = [n == 3 ? 400 : n == 2 ? 320 : 440, n == 3 ? 270 : 320, 270]
   lines = (words(shown[s]) + 1) / 2
@@ -92,7 +94,7 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
     }
     set logscale y 10
     set format y "%g"
-    column = panel eq "ppl" ? 2 : panel eq "kv" ? 3 : panel eq "rss" ? 4 : 5
+    column = panel eq "ppl" ? 2 : panel eq "kv" ? 3 : panel eq "state" ? 7 : panel eq "rss" ? 4 : 5
     low = extreme(s, column, "a"); most = extreme(s, panel eq "slow" ? 6 : column, "b")
     set yrange [low / 1.5:most * (panel eq "ppl" ? 1.25 : 1.5)]
     if (panel eq "ppl") {
@@ -104,8 +106,8 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
         set ytics ("1" 1, "2" 2, "3" 3, "4" 4, "5" 5, "7" 7, "10" 10, "15" 15, "20" 20, "30" 30, "50" 50)
       }
     }
-    if (panel eq "kv") {
-      title = "Bytes of keys and values"
+    if (panel eq "kv" || panel eq "state") {
+      title = panel eq "kv" ? "Bytes of keys and values" : "Bytes of state"
       if (most / low < 3) { set yrange [low / 5:most * 5] }
       set ytics ("1 KB" 1e3, "10 KB" 1e4, "100 KB" 1e5, "1 MB" 1e6, "10 MB" 1e7, "100 MB" 1e8, "1 GB" 1e9, "10 GB" 1e10)
     }
@@ -128,7 +130,7 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
       }
     }
     set label 1 title at screen 0.02, screen (top - 32.0) / high left textcolor rgb ink
-    if (trained[s] > 64 && trained[s] < longest) {
+    if (picture ne "memory" && trained[s] > 64 && trained[s] < longest) {
       set arrow 1 from trained[s], graph 0 to trained[s], graph 1 nohead dt (6, 6) lc rgb axis lw 1
       near = log(trained[s] / 64.0) / log(longest / 64.0) < 0.3
       if (p == 1 && near) {
@@ -143,7 +145,7 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
     plot for [k=1:words(shaded)] rows(word(shaded, k)) using 1:5:6 \
         with filledcurves fc rgb colour(word(shaded, k)) fs transparent solid 0.22 noborder, \
       for [k=1:others] rows(word(shown[s], k)) using 1:column \
-        with lines lc rgb colour(word(shown[s], k)) lw 2.5 + 1.6 * (others - k), \
+        with lines lc rgb colour(word(shown[s], k)) lw width(k, others), \
       for [k=1:words(cut[s])] ending(word(cut[s], k)) using 1:column \
         with points lc rgb colour(word(cut[s], k)) pt 2 lw 4 ps 1.8
     top = top - tall[p]
