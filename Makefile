@@ -14,7 +14,8 @@ TESTS    = plan order state window attend memory kernels threads compose golden 
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
            $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves
-SCRIPTS  = tests/curves.sh tests/recall.sh tests/examples.sh tests/golden_engine.sh tests/readme.sh tests/door.sh
+SCRIPTS  = tests/curves.sh tests/recall.sh tests/examples.sh tests/golden_engine.sh \
+           tests/readme.sh tests/door.sh
 
 # the demo's text, model and length: make demo TEXT=book.txt MODEL=m.bin TOKENIZER=t.bin TOKENS=50000
 MODEL     ?= examples/models/story.bin
@@ -23,6 +24,8 @@ TOKENIZER ?= examples/models/story.tok
 TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story-$(TOKENS).txt
 OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
+
+# make bench takes the same; stopped by ^C it goes on by BENCH="--resume bench/out/curves"
 CURVES     = --chunk 64 $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 --recall)
 
 # bench/X.gp draws bench/out/X.csv
@@ -45,7 +48,7 @@ check:            ## the long list: compilers, levels, sanitizers, other machine
 	@$(MAKE) -s -j$(JOBS) programs
 	@tests/check.sh
 
-bench: $(BUILD)/bench/curves $(TEXT) ## memory, latency, perplexity against length: table, CSV, pictures
+bench: $(BUILD)/bench/curves $(TEXT) ## memory, latency and perplexity against length
 	@mkdir -p bench/out
 	@$(BUILD)/bench/curves -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(CURVES) $(BENCH) \
 	  --checkpoint bench/out/curves --commit "$$(git describe --always --dirty 2>&1 | head -n 1)" \

@@ -34,12 +34,13 @@
      feedback_m0                   TransformerFAM
      recall_window                 with --recall: the model of memory_linear, its window alone
 
-   Each arm is a process of its own, so that its memory is its own. A row stands for the tokens since
-   the row before: nll and ppl are means over them, latency_s a mean of seconds per token (forward
-   pass and commit by the wall clock; scoring is not in it), p50_s and p999_s quantiles of the same
-   passes, to 1 %; undisturbed_p999_s leaves out passes in which another process got the core. overall_ppl is of all tokens so far. kv_bytes and state_bytes are longctx_measure's:
-   ours are there from the first token on; dense counts a context as long as its text so far, and
-   what its block has not filled yet is given back to the system, so rss_bytes tells the same. */
+   Each arm is a process of its own, so that its memory is its own. A row stands for the tokens
+   since the row before: nll and ppl are means over them, latency_s the mean of seconds per token
+   (forward pass and commit by the wall clock; scoring is not in it), p50_s and p999_s quantiles of
+   the same passes, to 1 %; undisturbed_p999_s leaves out those in which another process got the
+   core. overall_ppl is of all tokens so far. kv_bytes and state_bytes are longctx_measure's: ours
+   are there from the first token on; dense counts a context as long as its text so far, and what
+   its block has not filled yet is given back to the system, so that rss_bytes tells the same. */
 #define _GNU_SOURCE 1
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
@@ -279,7 +280,7 @@ static void tell_row(const stream *s, const row *r)
   tell(s, &m);
 }
 
-/* Pages of a block that hold nothing but zeros go back to the system; read, they are zeros again. */
+/* Pages of a block with nothing but zeros go back to the system; read, they are zeros again. */
 static void give_back_zeros(unsigned char *block, size_t bytes)
 {
   static const unsigned char zeros[65536];
@@ -720,6 +721,13 @@ static void write_files(const run *r)
   if (r->n_jobs > r->n_first) write_csv(r, "-chunks", r->n_first, r->n_jobs);
 }
 
+/* whoever asked us to stop may not have asked them */
+static void stop_jobs(const run *r)
+{
+  for (int i = 0; i < r->n_jobs; i++)
+    if (r->jobs[i].process && !r->jobs[i].last.done) kill(r->jobs[i].process, SIGTERM);
+}
+
 static void run_jobs(run *r)
 {
   int terminal = isatty(STDERR_FILENO), started = 0, ended = 0, at_a_time = (int)r->o.jobs;
@@ -729,6 +737,7 @@ static void run_jobs(run *r)
     while (started < r->n_jobs && started - ended < at_a_time && !stop_asked)
       start_job(&r->jobs[started++], &r->o);
     ended += hear_jobs(r->jobs, r->n_jobs, terminal);
+    if (stop_asked) stop_jobs(r);
     if (terminal) show_all(r->jobs, r->n_jobs, 1);
     if (seconds_now() < written + 5) continue;
     written = seconds_now();
@@ -806,9 +815,9 @@ static void print_state(const known_model *k, int window, int type)
 
 static void print_sizes(void)
 {
-  printf("States of well-known models, 4 sinks and the window, all layers, by longctx_measure; what "
-         "a cache of\n128K tokens takes beside them. It is one block without pointers: in VRAM it "
-         "takes the same bytes.\n\n"
+  printf("States of well-known models, 4 sinks and the rest window, all layers, by "
+         "longctx_measure; beside them\nwhat a cache of 128K tokens takes. A state is one block without pointers: "
+         "in VRAM it takes the same bytes.\n\n"
          "| model | layers, KV heads, head_dim | 1K float16 | 1K int8 | 4K float16 | 4K int8 "
          "| 128K float16 |\n|---|---|---:|---:|---:|---:|---:|\n");
   for (size_t i = 0; i < sizeof known_models / sizeof *known_models; i++) {
@@ -835,35 +844,31 @@ static void compare(const job *a, const job *b, int *rows, int *same)
   }
 }
 
-static double mean_latency(const job *j)
-{
-  return j->last.tokens ? j->last.seconds / (double)j->last.tokens : 0;
-}
-
 static void print_chunks(const run *r)
 {
   if (r->n_jobs == r->n_first) return;
-  printf("\nThe second run, %ld tokens a pass:\n\n| arm | us a token, one by one | in chunks "
-         "| rows with the same bits of nll |\n|---|---:|---:|---:|\n", r->o.chunk);
+  printf("\nThe second run, %ld tokens a pass; medians:\n\n| arm | us a token, one by one "
+         "| in chunks | rows with the same bits of nll |\n|---|---:|---:|---:|\n", r->o.chunk);
   for (int i = 0; i < r->n_first; i++) {
     const job *a = &r->jobs[i], *b = &r->jobs[r->n_first + i];
     int rows, same;
     compare(a, b, &rows, &same);
-    printf("| %s | %.1f | %.1f | %d of %d |\n", a->a.name, 1e6 * mean_latency(a),
-           1e6 * mean_latency(b), same, rows);
+    printf("| %s | %.1f | %.1f | %d of %d |\n", a->a.name, 1e6 * a->last.p50,
+           1e6 * b->last.p50, same, rows);
   }
 }
 
 static void print_rss(const run *r)
 {
   char start[32];
-  printf("\nResident memory of each process (model, text and program in it), fitted likewise: ");
+  printf("\nResident memory of each process, model, text and program in it, fitted likewise, "
+         "and bytes a token:\n");
   for (int i = 0; i < r->n_first; i++) {
     if (r->jobs[i].n_rows == 0) continue;
     line l = fit(&r->jobs[i], offsetof(row, rss_bytes));
     printf("%s%s %s %+.4g", i ? "; " : "", r->jobs[i].a.name, bytes_text(start, l.a), l.b);
   }
-  printf(" bytes a token.\n");
+  printf(".\n");
 }
 
 static void print_arm(const job *j)
@@ -886,9 +891,9 @@ static void print_md(const run *r)
   print_sizes();
   print_chunks(r);
   print_rss(r);
-  printf("\n%s, %s, commit %s, keys and values %s; load average %.1f before the run.\nattention_sinks "
-         "calls dense, window and sinks transformers, windowed and attention_sinks.\n", r->machine,
-         r->date, r->o.commit, r->o.type, r->load);
+  printf("\n%s, %s, commit %s, keys and values %s; load average %.1f before the run.\n"
+         "attention_sinks calls dense, window and sinks transformers, windowed and "
+         "attention_sinks.\n", r->machine, r->date, r->o.commit, r->o.type, r->load);
   for (int i = 0; i < r->n_first; i++) {
     const job *j = &r->jobs[i];
     if (j->a.s != s)
@@ -896,9 +901,9 @@ static void print_md(const run *r)
     else printf(", %s", j->a.name);
     s = j->a.s;
   }
-  printf(".\nkv_bytes = a + b * tokens, fitted from where the window is full; ppl_first and ppl_last "
-         "are of a tenth\nof an arm's tokens each, from there on. undisturbed: p999_us without the passes in "
-         "which another process got the core.\n\n"
+  printf(".\nkv_bytes = a + b * tokens, fitted from where the window is full; ppl_first and "
+         "ppl_last are of a tenth\nof an arm's tokens each, from there on. undisturbed is p999_us "
+         "without passes in which another\nprocess got the core.\n\n"
          "| arm | tokens | kv_bytes | state_bytes | rss_bytes | a | b, bytes a token | ppl_first "
          "| ppl_last | ppl | p50_us | p999_us | undisturbed |\n"
          "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
@@ -919,9 +924,10 @@ static void json_rows(const job *j)
     const row *x = &j->rows[i];
     printf("%s\n   {\"input_length\":%lld,\"nll\":%.17g,\"ppl\":%.6g,\"overall_ppl\":%.6g,"
            "\"kv_bytes\":%lld,\"state_bytes\":%lld,\"rss_bytes\":%lld,\"latency_s\":%.4g,"
-           "\"p50_s\":%.4g,\"p999_s\":%.4g,\"undisturbed_p999_s\":%.4g}", i ? "," : "", (long long)x->input_length, x->nll,
-           exp(x->nll), exp(x->overall_nll), (long long)x->kv_bytes, (long long)x->state_bytes,
-           (long long)x->rss_bytes, x->latency, x->p50, x->p999, x->undisturbed);
+           "\"p50_s\":%.4g,\"p999_s\":%.4g,\"undisturbed_p999_s\":%.4g}", i ? "," : "",
+           (long long)x->input_length, x->nll, exp(x->nll), exp(x->overall_nll),
+           (long long)x->kv_bytes, (long long)x->state_bytes, (long long)x->rss_bytes, x->latency,
+           x->p50, x->p999, x->undisturbed);
   }
 }
 
@@ -1175,6 +1181,7 @@ int main(int argc, char **argv)
   }
   memset(&action, 0, sizeof action);
   action.sa_handler = ask_stop;
+  action.sa_flags = SA_RESTART;
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
   name_machine(&r);
