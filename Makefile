@@ -13,8 +13,9 @@ EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback b
 TESTS    = plan order state window attend memory feedback kernels threads compose golden engine
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
-           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall
-SCRIPTS  = tests/recall.sh tests/examples.sh tests/golden_engine.sh tests/readme.sh tests/door.sh
+           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves
+SCRIPTS  = tests/curves.sh tests/recall.sh tests/examples.sh tests/golden_engine.sh \
+           tests/readme.sh tests/door.sh
 
 # the demo's text, model and length: make demo TEXT=book.txt MODEL=m.bin TOKENIZER=t.bin TOKENS=50000
 MODEL     ?= examples/models/story.bin
@@ -24,11 +25,14 @@ TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story-$(TOKENS).txt
 OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
 
+# make bench takes the same; stopped by ^C it goes on by BENCH="--resume bench/out/curves"
+CURVES     = --chunk 64 $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 --recall)
+
 # bench/X.gp draws bench/out/X.csv
 PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
   else echo 'no picture: gnuplot is not installed'; fi; rm -f bench/out/which
 
-.PHONY: help demo test check bench-kernels recall train clean programs
+.PHONY: help demo test check bench bench-kernels recall train clean programs
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -45,6 +49,14 @@ test:             ## everything you need to trust your build, minutes
 check:            ## the long list: compilers, levels, sanitizers, other machines
 	@$(MAKE) -s -j$(JOBS) programs
 	@tests/check.sh
+
+bench: $(BUILD)/bench/curves $(TEXT) ## memory, latency and perplexity against length
+	@mkdir -p bench/out
+	@$(BUILD)/bench/curves -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(CURVES) $(BENCH) \
+	  --checkpoint bench/out/curves --commit "$$(git describe --always --dirty 2>&1 | head -n 1)" \
+	  > bench/out/curves.md
+	@$(call PICTURE,curves)
+	@cat bench/out/curves.md
 
 bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine's measured limits
 	@mkdir -p bench/out
@@ -90,6 +102,10 @@ $(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o $(HEADER)
 $(BUILD)/bench/recall: bench/recall.c bench/recall_text.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples -pthread $< -o $@ -lm
+
+$(BUILD)/bench/curves: bench/curves.c bench/recall_text.h $(HEADER) $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
 
 $(BUILD)/tests/threads_openmp: tests/threads.c tests/t.h tests/text.h $(HEADER)
 	@mkdir -p $(@D)

@@ -1,0 +1,1197 @@
+/* curves.c - memory, latency and perplexity against length: one text through each arm.
+
+   run  build/bench/curves -f TEXT [options]      (from the repository's root; make bench)
+
+   -m FILE             the model                        (examples/models/story.bin)
+   -t FILE             its tokenizer                    (examples/models/story.tok)
+   -f FILE             the text; - reads standard input (-)
+   -n TOKENS           how many tokens to stream        (100000)
+   -a ARM,ARM          only these arms                  (all that the models can)
+   -s SINKS            first tokens that stay for ever  (4)
+   -w WINDOW           recent tokens beside them        (1024 or half the trained length, - SINKS)
+   -j JOBS             arms at a time                   (1: latencies of arms that are alone)
+   -o md|csv|json      the result on standard output    (md)
+   --csv FILE          every row as CSV                 (bench/out/curves.csv)
+   --type T            keys and values: f32, f16, bf16 or q8 (int8)  (f32)
+   --chunk N           a second run of each arm, N tokens a pass; FILE-chunks.csv, and the same bits
+   --recall            also the arms that remember, on the shipped models trained for it
+   --dense-tokens N    where the dense arm's memory ends  (8192)
+   --dense-seconds N   and its time                       (600)
+   --checkpoint BASE   BASE-ARM.state: context and rows, every few seconds and when stopped
+   --resume BASE       goes on from those that are there, and keeps them up to date
+   --stop N            stops after N tokens, as ^C would
+   --commit NAME       what was measured; stands in the CSV
+   --sizes             only the table of states of well-known models
+
+   The arms; attention_sinks calls the first three transformers, windowed and attention_sinks:
+     dense            every token sees all before it, within its budget
+     window           the last SINKS + WINDOW tokens, nothing else
+     sinks            the first SINKS and the last WINDOW, at their positions in the cache
+     sinks_text       the same tokens, at their positions in the text
+   and of models that were trained to remember, with the window that they were trained with,
+     memory_linear, memory_delta   Infini-attention
+     block_window_m1               the model of feedback: a block and the present one, no rows
+     feedback_m0                   TransformerFAM
+     recall_window                 with --recall: the model of memory_linear, its window alone
+
+   Each arm is a process of its own, so that its memory is its own. A row stands for the tokens
+   since the row before: nll and ppl are means over them, latency_s the mean of seconds per token
+   (forward pass and commit by the wall clock; scoring is not in it), p50_s and p999_s quantiles of
+   the same passes, to 1 %; undisturbed_p999_s leaves out those in which another process got the
+   core. overall_ppl is of all tokens so far. kv_bytes and state_bytes are longctx_measure's: ours
+   are there from the first token on; dense counts a context as long as its text so far, and what
+   its block has not filled yet is given back to the system, so that rss_bytes tells the same. */
+#define _GNU_SOURCE 1
+#define LONGCTX_IMPLEMENTATION
+#define ENGINE_IMPLEMENTATION
+#include "engine.h"
+#include "recall_text.h"
+
+#include <errno.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static void die(const char *what, const char *why)
+{
+  fflush(stdout);
+  fprintf(stderr, "curves: %s%s%s\n", what, why[0] ? ": " : "", why);
+  exit(1);
+}
+
+/* ==== options ==== */
+
+typedef struct options {
+  const char *model, *tokenizer, *text, *arms, *format, *csv, *type, *checkpoint, *resume, *commit;
+  long tokens, sinks, window, jobs, chunk, dense_tokens, dense_seconds, stop;
+  int recall, sizes;
+} options;
+
+static long parse_count(const char *name, const char *text, long least)
+{
+  char *end;
+  errno = 0;
+  long value = strtol(text, &end, 10);
+  if (errno || end == text || *end || value < least || value > 1000000000L) die(name, text);
+  return value;
+}
+
+static options parse_options(int argc, char **argv)
+{
+  options o = { "examples/models/story.bin", "examples/models/story.tok", "-", NULL, "md",
+                "bench/out/curves.csv", "f32", NULL, NULL, "-", 100000, 4, 0, 1, 1, 8192, 600, 0,
+                0, 0 };
+  struct { const char *name; const char **text; long *count; long least; int *flag; } known[] = {
+    { "-m", &o.model, NULL, 0, NULL },      { "-t", &o.tokenizer, NULL, 0, NULL },
+    { "-f", &o.text, NULL, 0, NULL },       { "-a", &o.arms, NULL, 0, NULL },
+    { "-o", &o.format, NULL, 0, NULL },     { "--csv", &o.csv, NULL, 0, NULL },
+    { "--type", &o.type, NULL, 0, NULL },   { "--checkpoint", &o.checkpoint, NULL, 0, NULL },
+    { "--resume", &o.resume, NULL, 0, NULL }, { "--commit", &o.commit, NULL, 0, NULL },
+    { "-n", NULL, &o.tokens, 1, NULL },     { "-s", NULL, &o.sinks, 0, NULL },
+    { "-w", NULL, &o.window, 1, NULL },     { "-j", NULL, &o.jobs, 1, NULL },
+    { "--chunk", NULL, &o.chunk, 1, NULL }, { "--dense-tokens", NULL, &o.dense_tokens, 1, NULL },
+    { "--dense-seconds", NULL, &o.dense_seconds, 1, NULL }, { "--stop", NULL, &o.stop, 1, NULL },
+    { "--recall", NULL, NULL, 0, &o.recall }, { "--sizes", NULL, NULL, 0, &o.sizes },
+  };
+  size_t n_known = sizeof known / sizeof known[0];
+  for (int i = 1; i < argc; i++) {
+    size_t k = 0;
+    while (k < n_known && strcmp(argv[i], known[k].name)) k++;
+    if (k == n_known) die("unknown option (the first lines of bench/curves.c list them)", argv[i]);
+    if (known[k].flag) *known[k].flag = 1;
+    else if (i + 1 == argc) die("a value is missing behind", argv[i]);
+    else if (known[k].text) *known[k].text = argv[++i];
+    else i++, *known[k].count = parse_count(known[k].name, argv[i], known[k].least);
+  }
+  if (strcmp(o.format, "md") && strcmp(o.format, "csv") && strcmp(o.format, "json"))
+    die("-o takes md, csv or json", o.format);
+  if (o.resume) o.checkpoint = o.resume;
+  return o;
+}
+
+static int parse_type(const char *name)
+{
+  static const char *const names[] = { "f32", "f16", "bf16", "q8" }; /* in longctx.h's order */
+  for (int i = 0; i < 4; i++)
+    if (strcmp(name, names[i]) == 0) return i;
+  die("--type takes f32, f16, bf16 or q8", name);
+  return 0;
+}
+
+/* ==== what is measured ==== */
+
+typedef struct row {
+  int64_t input_length, kv_bytes, state_bytes, rss_bytes;
+  double nll, overall_nll, latency, p50, p999;
+  double undisturbed; /* p999 of the passes that no other process interrupted */
+} row;
+
+/* seconds, in bins of 1 % from 100 ns to about 100 s */
+enum { N_BINS = 2100 };
+typedef struct histogram { uint64_t n; uint32_t bins[N_BINS]; } histogram;
+
+static void histogram_add(histogram *h, double seconds, int n)
+{
+  int bin = (int)(log(fmax(seconds, 1e-7) / 1e-7) / log(1.01));
+  h->bins[bin < N_BINS ? bin : N_BINS - 1] += (uint32_t)n;
+  h->n += (uint64_t)n;
+}
+
+/* the least time that a share of all did not exceed, at the middle of its bin */
+static double histogram_quantile(const histogram *h, double share)
+{
+  if (h->n == 0) return 0;
+  uint64_t seen = 0;
+  int i = 0;
+  while (i < N_BINS && (double)(seen += h->bins[i]) < share * (double)h->n) i++;
+  return 1e-7 * pow(1.01, i + 0.5);
+}
+
+/* Everything measured of an arm so far, in a fixed size: what a checkpoint keeps beside the
+   context. The fields of `span` are of the tokens since the last row. */
+enum { MOST_ROWS = 512 };
+typedef struct measured {
+  char format[16];
+  uint64_t model, text;                 /* fingerprints of the file and of the tokens read */
+  int64_t tokens, span_from;
+  double nll, seconds, span_nll, span_seconds;
+  histogram span, span_undisturbed, all, all_undisturbed;
+  int n_rows;
+  row rows[MOST_ROWS];
+} measured;
+
+static const char format[16] = "curves 1";
+
+static double seconds_now(void)
+{
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int64_t peak_rss(void)
+{
+  struct rusage usage;
+  if (getrusage(RUSAGE_SELF, &usage)) return 0;
+#ifdef __APPLE__
+  return usage.ru_maxrss;
+#else
+  return (int64_t)usage.ru_maxrss * 1024;
+#endif
+}
+
+static long forced_switches(void)
+{
+  struct rusage usage;
+  return getrusage(RUSAGE_SELF, &usage) ? 0 : usage.ru_nivcsw;
+}
+
+/* pages in memory now; at their most where the system does not tell */
+static int64_t rss(void)
+{
+  static FILE *file; /* opened once, unbuffered: asking takes no memory */
+  long all, resident;
+  if (!file && (file = fopen("/proc/self/statm", "r")) != NULL) setvbuf(file, NULL, _IONBF, 0);
+  if (!file) return peak_rss();
+  rewind(file);
+  if (fscanf(file, "%ld %ld", &all, &resident) != 2) return peak_rss();
+  return (int64_t)resident * sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t fingerprint(const void *bytes, size_t n, uint64_t hash)
+{
+  const unsigned char *at = bytes;
+  for (size_t i = 0; i < n; i++) hash = (hash ^ at[i]) * 0x100000001b3u;
+  return hash;
+}
+
+/* ==== arms ==== */
+
+typedef struct source { /* a model and what it reads */
+  const char *model_name, *text_name;
+  model m;
+  uint64_t fingerprint;
+  int *text;
+  int64_t tokens;
+} source;
+
+typedef struct arm {
+  const char *name;
+  const source *s;
+  longctx_desc desc;
+  int dense, chunk;
+  int64_t tokens;      /* how many to stream, */
+  int64_t whole;       /* of so many: rows of all arms stand at the same lengths */
+  double budget;       /* seconds, 0 = as long as it takes */
+} arm;
+
+/* ==== an arm's own process ==== */
+
+static volatile sig_atomic_t stop_asked;
+
+static void ask_stop(int number)
+{
+  (void)number;
+  stop_asked = 1;
+}
+
+typedef struct stream {
+  const arm *a;
+  const options *o;
+  engine e;
+  longctx *context;
+  float *logits;        /* [chunk][vocab_size] */
+  measured now;
+  double saved;         /* when */
+  int pipe_end;
+} stream;
+
+/* what an arm's process tells: how far it is, each row, and at the end how it ended */
+typedef struct message {
+  int done, failed, stopped, has_row, resumed;
+  int64_t tokens;
+  double seconds, ppl, p50, p999, undisturbed;
+  row row;
+  char failure[sizeof(engine_error)];
+} message;
+
+static void tell(const stream *s, message *m)
+{
+  m->tokens = s->now.tokens;
+  m->seconds = s->now.seconds;
+  m->ppl = exp(s->now.nll / (double)(s->now.tokens ? s->now.tokens : 1));
+  if (write(s->pipe_end, m, sizeof *m) != (ssize_t)sizeof *m) _exit(1);
+}
+
+static void tell_row(const stream *s, const row *r)
+{
+  message m;
+  memset(&m, 0, sizeof m);
+  m.has_row = 1;
+  m.row = *r;
+  tell(s, &m);
+}
+
+/* Pages of a block with nothing but zeros go back to the system; read, they are zeros again. */
+static void give_back_zeros(unsigned char *block, size_t bytes)
+{
+  static const unsigned char zeros[65536];
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  if (page > sizeof zeros) return;
+#ifdef MADV_NOHUGEPAGE
+  madvise(block, bytes, MADV_NOHUGEPAGE);
+#endif
+  for (size_t at = 0; at + page <= bytes; at += page)
+    if (memcmp(block + at, zeros, page) == 0) madvise(block + at, page, MADV_DONTNEED);
+}
+
+static const char *stream_start(stream *s, engine_error *error)
+{
+  const arm *a = s->a;
+  size_t bytes = longctx_size(&a->desc);
+  if (bytes == 0) return longctx_check(&a->desc);
+  void *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (block == MAP_FAILED) return "no memory for its context";
+  s->context = longctx_init(block, bytes, &a->desc);
+  if (!s->context) return longctx_check(&a->desc);
+  if (a->dense) give_back_zeros(block, bytes);
+  if (engine_init(&s->e, &a->s->m, a->chunk, error)) return error->text;
+  s->logits = malloc((size_t)a->chunk * (size_t)a->s->m.vocab_size * sizeof(float));
+  if (!s->logits) return "no memory for its logits";
+  memset(&s->now, 1, sizeof s->now); /* touched now, so that no page comes later */
+  memset(&s->now, 0, sizeof s->now);
+  memcpy(s->now.format, format, sizeof format);
+  s->now.model = a->s->fingerprint;
+  return NULL;
+}
+
+/* ---- checkpoints ---- */
+
+static void checkpoint_name(const stream *s, const char *end, char *name, size_t size)
+{
+  if (s->a->chunk > 1)
+    snprintf(name, size, "%s-%s-%d%s", s->o->checkpoint, s->a->name, s->a->chunk, end);
+  else snprintf(name, size, "%s-%s%s", s->o->checkpoint, s->a->name, end);
+}
+
+static uint64_t text_read(const stream *s)
+{
+  size_t n = s->now.tokens ? (size_t)s->now.tokens + 1 : 0; /* the last was predicted */
+  return fingerprint(s->a->s->text, n * sizeof(int), 0xcbf29ce484222325u);
+}
+
+/* A crash at any moment leaves the old checkpoint or the new one. */
+static const char *checkpoint_save(stream *s)
+{
+  char name[512], beside[512];
+  checkpoint_name(s, ".state", name, sizeof name);
+  checkpoint_name(s, ".state.new", beside, sizeof beside);
+  FILE *f = fopen(beside, "wb");
+  if (!f) return "its checkpoint cannot be written";
+  s->now.text = text_read(s);
+  int bad = fwrite(&s->now, sizeof s->now, 1, f) != 1 || longctx_save(s->context, f) ||
+            fflush(f) || fsync(fileno(f));
+  bad |= fclose(f) != 0;
+  s->saved = seconds_now();
+  return bad || rename(beside, name) ? "its checkpoint was not written" : NULL;
+}
+
+/* 1: there was one, and it goes on from there; 0: there is none; -1 and why */
+static int checkpoint_load(stream *s, const char **failure)
+{
+  static measured then;
+  char name[512];
+  checkpoint_name(s, ".state", name, sizeof name);
+  FILE *f = fopen(name, "rb");
+  if (!f) return 0;
+  *failure = "its checkpoint is damaged, or of another version";
+  int ok = fread(&then, sizeof then, 1, f) == 1 && memcmp(then.format, format, sizeof format) == 0;
+  ok = ok && then.n_rows >= 0 && then.n_rows <= MOST_ROWS && then.tokens >= 0;
+  if (ok) *failure = "its checkpoint is of another model, text, window or type";
+  ok = ok && then.model == s->now.model && then.tokens <= s->a->s->tokens;
+  ok = ok && longctx_restore(s->context, f) == LONGCTX_OK;
+  ok = ok && longctx_position(s->context) == then.tokens;
+  fclose(f);
+  if (!ok) return -1;
+  s->now = then;
+  if (text_read(s) != then.text) return -1;
+  *failure = NULL;
+  return 1;
+}
+
+/* ---- rows ---- */
+
+/* The next length that has a row: close together at first, later a hundred and fifty to the end. */
+static int64_t next_row(const stream *s)
+{
+  int64_t from = s->now.span_from, widest = s->a->whole / 150, step = from / 16;
+  if (step > widest) step = widest;
+  if (step < 16) step = 16;
+  return from + step < s->a->tokens ? from + step : s->a->tokens;
+}
+
+static void set_bytes(const stream *s, row *r)
+{
+  longctx_sizes sizes;
+  longctx_desc desc = s->a->desc;
+  if (s->a->dense) desc.window = (int)s->now.tokens;
+  if (longctx_measure(&desc, &sizes)) memset(&sizes, 0, sizeof sizes);
+  r->kv_bytes = (int64_t)sizes.window;
+  r->state_bytes = (int64_t)sizes.state;
+}
+
+static void add_row(stream *s)
+{
+  measured *m = &s->now;
+  double n = (double)(m->tokens - m->span_from);
+  row *r = &m->rows[m->n_rows++];
+  set_bytes(s, r);
+  r->input_length = m->tokens;
+  r->rss_bytes = rss();
+  r->nll = m->span_nll / n;
+  r->overall_nll = m->nll / (double)m->tokens;
+  r->latency = m->span_seconds / n;
+  r->p50 = histogram_quantile(&m->span, 0.5);
+  r->p999 = histogram_quantile(&m->span, 0.999);
+  r->undisturbed = histogram_quantile(&m->span_undisturbed, 0.999);
+  m->span_from = m->tokens;
+  m->span_nll = m->span_seconds = 0;
+  memset(&m->span, 0, sizeof m->span);
+  memset(&m->span_undisturbed, 0, sizeof m->span_undisturbed);
+  tell_row(s, r);
+}
+
+static void add_time(measured *m, double spent, int n, int undisturbed)
+{
+  m->tokens += n;
+  m->seconds += spent;
+  m->span_seconds += spent;
+  histogram_add(&m->span, spent / n, n);
+  histogram_add(&m->all, spent / n, n);
+  if (!undisturbed) return;
+  histogram_add(&m->span_undisturbed, spent / n, n);
+  histogram_add(&m->all_undisturbed, spent / n, n);
+}
+
+/* One pass over the next tokens, timed; then each of their successors is scored. */
+static int stream_step(stream *s)
+{
+  measured *m = &s->now;
+  const int *text = s->a->s->text + m->tokens;
+  int64_t left = next_row(s) - m->tokens;
+  int vocab = s->a->s->m.vocab_size, n = s->a->chunk, room = longctx_room(s->context);
+  if (n > room) n = room;
+  if (n > left) n = (int)left;
+  long switches = forced_switches();
+  double begin = seconds_now();
+  int code = engine_forward(&s->e, s->context, text, n, s->logits, n);
+  if (code == LONGCTX_OK) code = engine_commit(&s->e, s->context, n);
+  double spent = seconds_now() - begin;
+  int undisturbed = forced_switches() == switches;
+  if (code != LONGCTX_OK) return code;
+  for (int i = 0; i < n; i++) {
+    double nll = logits_nll(s->logits + (size_t)i * (size_t)vocab, vocab, text[i + 1]);
+    m->nll += nll;
+    m->span_nll += nll;
+  }
+  add_time(m, spent, n, undisturbed);
+  return LONGCTX_OK;
+}
+
+static const char *why(int code) { return code == LONGCTX_OK ? NULL : longctx_error(code); }
+
+static const char *stream_begin(stream *s)
+{
+  const char *failure = NULL;
+  message m;
+  int resumed = s->o->resume ? checkpoint_load(s, &failure) : 0;
+  if (resumed < 0) return failure;
+  if (resumed == 0) return why(engine_start(&s->e, s->context));
+  for (int i = 0; i < s->now.n_rows; i++) tell_row(s, &s->now.rows[i]);
+  memset(&m, 0, sizeof m);
+  m.resumed = 1;
+  tell(s, &m);
+  return NULL;
+}
+
+static const char *stream_run(stream *s)
+{
+  const arm *a = s->a;
+  measured *m = &s->now;
+  const char *failure = stream_begin(s);
+  double told = 0;
+  message news;
+  if (!failure && s->o->checkpoint) failure = checkpoint_save(s);
+  if (failure) return failure;
+  while (m->tokens < a->tokens && !stop_asked && (a->budget == 0 || m->seconds < a->budget)) {
+    int code = stream_step(s);
+    if (code != LONGCTX_OK) return why(code);
+    if (s->o->stop && m->tokens >= s->o->stop) stop_asked = 1;
+    if (m->tokens == next_row(s) && m->n_rows < MOST_ROWS) add_row(s);
+    double now = seconds_now();
+    if (s->o->checkpoint && now > s->saved + 5 && (failure = checkpoint_save(s)) != NULL)
+      return failure;
+    if (now < told + 0.2) continue;
+    told = now;
+    memset(&news, 0, sizeof news);
+    tell(s, &news);
+  }
+  int stopped = stop_asked && m->tokens < a->tokens;
+  if (!stopped && m->tokens > m->span_from && m->n_rows < MOST_ROWS) add_row(s);
+  return s->o->checkpoint ? checkpoint_save(s) : NULL;
+}
+
+static void run_arm(const arm *a, const options *o, int pipe_end)
+{
+  static stream s;
+  engine_error error;
+  message m;
+  memset(&m, 0, sizeof m);
+  s.a = a;
+  s.o = o;
+  s.pipe_end = pipe_end;
+  const char *failure = stream_start(&s, &error);
+  if (!failure) failure = stream_run(&s);
+  m.done = 1;
+  m.failed = failure != NULL;
+  m.stopped = stop_asked && s.now.tokens < a->tokens;
+  m.p50 = histogram_quantile(&s.now.all, 0.5);
+  m.p999 = histogram_quantile(&s.now.all, 0.999);
+  m.undisturbed = histogram_quantile(&s.now.all_undisturbed, 0.999);
+  if (failure) snprintf(m.failure, sizeof m.failure, "%s", failure);
+  tell(&s, &m);
+}
+
+/* ==== the process that starts them and shows how far they are ==== */
+
+enum { MAX_JOBS = 32 };
+
+typedef struct job {
+  arm a;
+  pid_t process;    /* 0 = not yet started */
+  int pipe_end;
+  message last;
+  double shown, heard, seconds; /* when its last plain line was printed, and speed was taken */
+  int64_t tokens;
+  double tps;
+  int n_rows;
+  row rows[MOST_ROWS];
+} job;
+
+typedef struct run {
+  options o;
+  job jobs[MAX_JOBS];
+  int n_jobs, n_first;   /* the first run's come first */
+  char machine[128], date[16];
+  double load;           /* average, when the run began: neighbours make latencies spike */
+} run;
+
+static void start_job(job *j, const options *o)
+{
+  int ends[2];
+  if (pipe(ends)) die("no pipe", strerror(errno));
+  fflush(NULL);
+  j->process = fork();
+  if (j->process < 0) die("no process", strerror(errno));
+  if (j->process == 0) {
+    close(ends[0]);
+    run_arm(&j->a, o, ends[1]);
+    _exit(0);
+  }
+  close(ends[1]);
+  j->pipe_end = ends[0];
+  j->shown = j->heard = seconds_now();
+}
+
+/* takes one message; a pipe that ends without a last word belongs to a process that was killed */
+static void hear_job(job *j)
+{
+  message m;
+  ssize_t n = read(j->pipe_end, &m, sizeof m);
+  if (n == (ssize_t)sizeof m) {
+    if (m.has_row && j->n_rows < MOST_ROWS) j->rows[j->n_rows++] = m.row;
+    if (m.resumed) j->tokens = m.tokens, j->seconds = m.seconds;
+    if (m.tokens > j->tokens && m.seconds > j->seconds)
+      j->tps = (double)(m.tokens - j->tokens) / (seconds_now() - j->heard);
+    j->last = m;
+  } else {
+    j->last.done = j->last.failed = 1;
+    snprintf(j->last.failure, sizeof j->last.failure, "its process ended early");
+  }
+  if (!j->last.done) return;
+  close(j->pipe_end);
+  waitpid(j->process, NULL, 0);
+}
+
+/* 1234567 as 1,234,567 */
+static const char *commas(char text[32], double value)
+{
+  char digits[32];
+  int n = snprintf(digits, sizeof digits, "%.0f", value), out = 0;
+  for (int i = 0; i < n; i++) {
+    if (i > 0 && (n - i) % 3 == 0) text[out++] = ',';
+    text[out++] = digits[i];
+  }
+  text[out] = 0;
+  return text;
+}
+
+static const char *bytes_text(char text[32], double value)
+{
+  if (value < 1e6) snprintf(text, 32, "%.1f KB", value / 1e3);
+  else if (value < 1e9) snprintf(text, 32, "%.1f MB", value / 1e6);
+  else snprintf(text, 32, "%.1f GB", value / 1e9);
+  return text;
+}
+
+static const char *time_text(char text[32], double seconds)
+{
+  if (seconds < 3600) snprintf(text, 32, "%d:%02d", (int)seconds / 60, (int)seconds % 60);
+  else snprintf(text, 32, "%d h %02d min", (int)seconds / 3600, (int)seconds / 60 % 60);
+  return text;
+}
+
+static double seconds_left(const job *j)
+{
+  double left = j->tps > 0 ? (double)(j->a.tokens - j->last.tokens) / j->tps : 0;
+  double budget = j->a.budget - j->last.seconds;
+  return j->a.budget > 0 && left > budget ? fmax(budget, 0) : left;
+}
+
+/* in 80 columns, so that a terminal need not wrap it */
+static void show_job(const job *j)
+{
+  char done[32], all[32], left[32], name[48];
+  snprintf(name, sizeof name, j->a.chunk > 1 ? "%s, by %d" : "%s", j->a.name, j->a.chunk);
+  fprintf(stderr, "%-20s ", name);
+  commas(done, (double)j->last.tokens);
+  if (j->last.failed) fprintf(stderr, "failed: %s", j->last.failure);
+  else if (!j->process) fprintf(stderr, "waits");
+  else if (j->last.stopped) fprintf(stderr, "stopped after %s tokens", done);
+  else if (j->last.done) fprintf(stderr, "done, %s tokens, ppl %.2f", done, j->last.ppl);
+  else
+    fprintf(stderr, "%3d%%  %s of %s tokens, ppl %.2f, %s left",
+            (int)(100 * j->last.tokens / j->a.tokens), done, commas(all, (double)j->a.tokens),
+            j->last.ppl, time_text(left, seconds_left(j)));
+}
+
+/* on a terminal one line per arm, drawn again and again; elsewhere a line now and then */
+static void show_all(job *jobs, int n_jobs, int redraw)
+{
+  if (redraw) fprintf(stderr, "\033[%dA", n_jobs);
+  for (int i = 0; i < n_jobs; i++) {
+    show_job(&jobs[i]);
+    fprintf(stderr, "\033[K\n");
+  }
+}
+
+static void show_one(job *j)
+{
+  double now = seconds_now();
+  if (!j->last.done && now < j->shown + 15) return;
+  j->shown = now;
+  show_job(j);
+  fprintf(stderr, "\n");
+}
+
+/* waits until some running job speaks, and hears all that do; returns how many have ended by it */
+static int hear_jobs(job *jobs, int n_jobs, int terminal)
+{
+  struct pollfd polls[MAX_JOBS];
+  int ended = 0;
+  for (int i = 0; i < n_jobs; i++) {
+    int runs = jobs[i].process && !jobs[i].last.done;
+    polls[i].fd = runs ? jobs[i].pipe_end : -1; /* poll passes over -1 */
+    polls[i].events = POLLIN;
+    polls[i].revents = 0;
+  }
+  if (poll(polls, (nfds_t)n_jobs, -1) < 0) {
+    if (errno != EINTR) die("poll", strerror(errno));
+    return 0;
+  }
+  for (int i = 0; i < n_jobs; i++) {
+    if (!polls[i].revents) continue;
+    hear_job(&jobs[i]);
+    ended += jobs[i].last.done;
+    if (!terminal) show_one(&jobs[i]);
+  }
+  return ended;
+}
+
+/* ==== the rows as files ==== */
+
+/* a value in a CSV: no comma, no quote, no line's end */
+static const char *plain(char out[128], const char *text)
+{
+  int i = 0;
+  for (; text[i] && i < 127; i++)
+    out[i] = (unsigned char)text[i] < ' ' || strchr(",\"\\", text[i]) ? ' ' : text[i];
+  out[i] = 0;
+  return out;
+}
+
+static void csv_rows(const run *r, const job *j, FILE *f)
+{
+  char model[128], text[128], commit[128];
+  plain(model, j->a.s->model_name);
+  plain(text, j->a.s->text_name);
+  plain(commit, r->o.commit);
+  for (int i = 0; i < j->n_rows; i++) {
+    const row *x = &j->rows[i];
+    fprintf(f, "%s,%lld,%.17g,%.6g,%.6g,%lld,%lld,%lld,%.4g,%.4g,%.4g,%.4g,%s,%d,%s,%s,%d,%s,%s,"
+               "%s\n", j->a.name, (long long)x->input_length, x->nll, exp(x->nll),
+            exp(x->overall_nll), (long long)x->kv_bytes, (long long)x->state_bytes,
+            (long long)x->rss_bytes, x->latency, x->p50, x->p999, x->undisturbed, model,
+            j->a.s->m.trained_len, text, r->o.type, j->a.chunk, r->machine, commit, r->date);
+  }
+}
+
+static void csv_file(const run *r, int from, int to, FILE *f)
+{
+  fprintf(f, "arm,input_length,nll,ppl,overall_ppl,kv_bytes,state_bytes,rss_bytes,latency_s,p50_s,"
+             "p999_s,undisturbed_p999_s,model,trained_len,text,type,chunk,machine,commit,date\n");
+  for (int i = from; i < to; i++) csv_rows(r, &r->jobs[i], f);
+}
+
+/* The whole file, beside the old one until it is complete. */
+static void write_csv(const run *r, const char *end, int from, int to)
+{
+  char path[512], beside[520];
+  size_t n = strlen(r->o.csv);
+  if (n > 4 && strcmp(r->o.csv + n - 4, ".csv") == 0) n -= 4;
+  snprintf(path, sizeof path, "%.*s%s.csv", (int)n, r->o.csv, end);
+  snprintf(beside, sizeof beside, "%s.new", path);
+  FILE *f = fopen(beside, "w");
+  if (!f) die(beside, strerror(errno));
+  csv_file(r, from, to, f);
+  if (fclose(f) || rename(beside, path)) die(path, strerror(errno));
+}
+
+static void write_files(const run *r)
+{
+  write_csv(r, "", 0, r->n_first);
+  if (r->n_jobs > r->n_first) write_csv(r, "-chunks", r->n_first, r->n_jobs);
+}
+
+/* whoever asked us to stop may not have asked them */
+static void stop_jobs(const run *r)
+{
+  for (int i = 0; i < r->n_jobs; i++)
+    if (r->jobs[i].process && !r->jobs[i].last.done) kill(r->jobs[i].process, SIGTERM);
+}
+
+static void run_jobs(run *r)
+{
+  int terminal = isatty(STDERR_FILENO), started = 0, ended = 0, at_a_time = (int)r->o.jobs;
+  double written = seconds_now();
+  if (terminal) show_all(r->jobs, r->n_jobs, 0);
+  while (ended < started || (started < r->n_jobs && !stop_asked)) {
+    while (started < r->n_jobs && started - ended < at_a_time && !stop_asked)
+      start_job(&r->jobs[started++], &r->o);
+    ended += hear_jobs(r->jobs, r->n_jobs, terminal);
+    if (stop_asked) stop_jobs(r);
+    if (terminal) show_all(r->jobs, r->n_jobs, 1);
+    if (seconds_now() < written + 5) continue;
+    written = seconds_now();
+    write_files(r); /* what was measured is never lost */
+  }
+  write_files(r);
+}
+
+/* ==== what the rows amount to ==== */
+
+typedef struct line { double a, b; } line;
+
+/* bytes = a + b * tokens, by least squares, from where the arm's window is full */
+static line fit(const job *j, size_t field)
+{
+  double n = 0, x = 0, y = 0, xx = 0, xy = 0;
+  int64_t full = j->a.dense ? 0 : (int64_t)j->a.desc.sinks + j->a.desc.window;
+  line l = { 0, 0 };
+  for (int pass = 0; pass < 2; pass++) /* sums about the means: a constant has a slope of 0 */
+    for (int i = 0; i < j->n_rows; i++) {
+      int64_t bytes;
+      double at = (double)j->rows[i].input_length;
+      if (at < (double)full) continue;
+      memcpy(&bytes, (const char *)&j->rows[i] + field, sizeof bytes);
+      if (pass == 0) n++, x += at, y += (double)bytes;
+      else xx += (at - x / n) * (at - x / n), xy += (at - x / n) * ((double)bytes - y / n);
+    }
+  l.b = xx > 0 ? xy / xx : 0;
+  l.a = n > 0 ? y / n - l.b * x / n : 0;
+  return l;
+}
+
+typedef struct summary { double first, last, all; } summary; /* perplexities */
+
+/* of the first and last tenth of what came after the window was full, and of everything */
+static summary summarize(const job *j)
+{
+  const row *end = &j->rows[j->n_rows - 1];
+  int64_t full = j->a.dense ? 0 : (int64_t)j->a.desc.sinks + j->a.desc.window, from = 0;
+  double sum[2] = { 0, 0 }, n[2] = { 0, 0 };
+  if (full >= end->input_length) full = 0;
+  int64_t tenth = (end->input_length - full) / 10;
+  for (int i = 0; i < j->n_rows; from = j->rows[i++].input_length) {
+    double tokens = (double)(j->rows[i].input_length - from);
+    int in[2] = { from >= full && from < full + tenth, from >= end->input_length - tenth };
+    in[1] |= i == j->n_rows - 1;
+    for (int k = 0; k < 2; k++)
+      if (in[k]) sum[k] += tokens * j->rows[i].nll, n[k] += tokens;
+  }
+  summary s = { n[0] > 0 ? exp(sum[0] / n[0]) : exp(end->overall_nll), exp(sum[1] / n[1]),
+                exp(end->overall_nll) };
+  return s;
+}
+
+/* ==== the result ==== */
+
+typedef struct known_model { const char *name; int layers, heads, kv_heads, head_dim; } known_model;
+
+static const known_model known_models[] = {
+  { "Llama-3.1-8B", 32, 32, 8, 128 }, { "Llama-2-7B", 32, 32, 32, 128 },
+  { "Mistral-7B", 32, 32, 8, 128 },   { "Qwen2.5-7B", 28, 28, 4, 128 },
+  { "gpt-oss-20b", 24, 64, 8, 64 },   { "SmolLM2-135M", 30, 9, 3, 64 },
+};
+
+static void print_state(const known_model *k, int window, int type)
+{
+  char text[32];
+  longctx_sizes sizes;
+  longctx_desc d = longctx_desc_make(k->layers, k->heads, k->kv_heads, k->head_dim, window - 4);
+  d.sinks = 4;
+  d.type_k = d.type_v = type;
+  if (longctx_measure(&d, &sizes)) die("sizes", longctx_check(&d));
+  printf(" %s |", bytes_text(text, (double)sizes.state));
+}
+
+static void print_sizes(void)
+{
+  printf("States of well-known models, 4 sinks and the rest window, all layers, by "
+         "longctx_measure; beside them\nwhat a cache of 128K tokens takes. A state is one block without pointers: "
+         "in VRAM it takes the same bytes.\n\n"
+         "| model | layers, KV heads, head_dim | 1K float16 | 1K int8 | 4K float16 | 4K int8 "
+         "| 128K float16 |\n|---|---|---:|---:|---:|---:|---:|\n");
+  for (size_t i = 0; i < sizeof known_models / sizeof *known_models; i++) {
+    const known_model *k = &known_models[i];
+    printf("| %s | %d, %d, %d |", k->name, k->layers, k->kv_heads, k->head_dim);
+    print_state(k, 1024, LONGCTX_F16);
+    print_state(k, 1024, LONGCTX_Q8);
+    print_state(k, 4096, LONGCTX_F16);
+    print_state(k, 4096, LONGCTX_Q8);
+    print_state(k, 131072, LONGCTX_F16);
+    printf("\n");
+  }
+}
+
+/* rows of two runs of an arm that stand at the same length; how many, and how many losses agree */
+static void compare(const job *a, const job *b, int *rows, int *same)
+{
+  *rows = *same = 0;
+  for (int i = 0, k = 0; i < a->n_rows; i++) {
+    while (k < b->n_rows && b->rows[k].input_length < a->rows[i].input_length) k++;
+    if (k == b->n_rows || b->rows[k].input_length != a->rows[i].input_length) continue;
+    ++*rows;
+    *same += memcmp(&a->rows[i].nll, &b->rows[k].nll, sizeof(double)) == 0;
+  }
+}
+
+static void print_chunks(const run *r)
+{
+  if (r->n_jobs == r->n_first) return;
+  printf("\nThe second run, %ld tokens a pass; medians:\n\n| arm | us a token, one by one "
+         "| in chunks | rows with the same bits of nll |\n|---|---:|---:|---:|\n", r->o.chunk);
+  for (int i = 0; i < r->n_first; i++) {
+    const job *a = &r->jobs[i], *b = &r->jobs[r->n_first + i];
+    int rows, same;
+    compare(a, b, &rows, &same);
+    printf("| %s | %.1f | %.1f | %d of %d |\n", a->a.name, 1e6 * a->last.p50,
+           1e6 * b->last.p50, same, rows);
+  }
+}
+
+static void print_rss(const run *r)
+{
+  char start[32];
+  printf("\nResident memory of each process, model, text and program in it, fitted likewise, "
+         "and bytes a token:\n");
+  for (int i = 0; i < r->n_first; i++) {
+    if (r->jobs[i].n_rows == 0) continue;
+    line l = fit(&r->jobs[i], offsetof(row, rss_bytes));
+    printf("%s%s %s %+.4g", i ? "; " : "", r->jobs[i].a.name, bytes_text(start, l.a), l.b);
+  }
+  printf(".\n");
+}
+
+static void print_arm(const job *j)
+{
+  char tokens[32], kv[32], state[32], resident[32], start[32];
+  const row *end = &j->rows[j->n_rows - 1];
+  line l = fit(j, offsetof(row, kv_bytes));
+  summary s = summarize(j);
+  printf("| %s | %s | %s | %s | %s | %s | %.4g | %.2f | %.2f | %.2f | %.1f | %.1f | %.1f |\n",
+         j->a.name,
+         commas(tokens, (double)end->input_length), bytes_text(kv, (double)end->kv_bytes),
+         bytes_text(state, (double)end->state_bytes), bytes_text(resident, (double)end->rss_bytes),
+         bytes_text(start, fabs(l.a) < 0.5 ? 0 : l.a), l.b, s.first, s.last, s.all,
+         1e6 * j->last.p50, 1e6 * j->last.p999, 1e6 * j->last.undisturbed);
+}
+
+static void print_md(const run *r)
+{
+  const source *s = NULL;
+  print_sizes();
+  print_chunks(r);
+  print_rss(r);
+  printf("\n%s, %s, commit %s, keys and values %s; load average %.1f before the run.\n"
+         "attention_sinks calls dense, window and sinks transformers, windowed and "
+         "attention_sinks.\n", r->machine, r->date, r->o.commit, r->o.type, r->load);
+  for (int i = 0; i < r->n_first; i++) {
+    const job *j = &r->jobs[i];
+    if (j->a.s != s)
+      printf("%s%s reads %s: %s", s ? ".\n" : "", j->a.s->model_name, j->a.s->text_name, j->a.name);
+    else printf(", %s", j->a.name);
+    s = j->a.s;
+  }
+  printf(".\nkv_bytes = a + b * tokens, fitted from where the window is full; ppl_first and "
+         "ppl_last are of a tenth\nof an arm's tokens each, from there on. undisturbed is p999_us "
+         "without passes in which another\nprocess got the core.\n\n"
+         "| arm | tokens | kv_bytes | state_bytes | rss_bytes | a | b, bytes a token | ppl_first "
+         "| ppl_last | ppl | p50_us | p999_us | undisturbed |\n"
+         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
+  for (int i = 0; i < r->n_first; i++)
+    if (r->jobs[i].n_rows) print_arm(&r->jobs[i]);
+}
+
+/* a string of JSON; what would need an escape was made a space */
+static void json_text(const char *name, const char *text, const char *end)
+{
+  char out[128];
+  printf("\"%s\":\"%s\"%s", name, plain(out, text), end);
+}
+
+static void json_rows(const job *j)
+{
+  for (int i = 0; i < j->n_rows; i++) {
+    const row *x = &j->rows[i];
+    printf("%s\n   {\"input_length\":%lld,\"nll\":%.17g,\"ppl\":%.6g,\"overall_ppl\":%.6g,"
+           "\"kv_bytes\":%lld,\"state_bytes\":%lld,\"rss_bytes\":%lld,\"latency_s\":%.4g,"
+           "\"p50_s\":%.4g,\"p999_s\":%.4g,\"undisturbed_p999_s\":%.4g}", i ? "," : "",
+           (long long)x->input_length, x->nll, exp(x->nll), exp(x->overall_nll),
+           (long long)x->kv_bytes, (long long)x->state_bytes, (long long)x->rss_bytes, x->latency,
+           x->p50, x->p999, x->undisturbed);
+  }
+}
+
+static void print_json(const run *r)
+{
+  printf("{");
+  json_text("machine", r->machine, ",");
+  json_text("commit", r->o.commit, ",");
+  json_text("date", r->date, ",");
+  json_text("type", r->o.type, ",\"arms\":[");
+  for (int i = 0; i < r->n_jobs; i++) {
+    const job *j = &r->jobs[i];
+    line l = fit(j, offsetof(row, kv_bytes));
+    printf("%s\n {", i ? "," : "");
+    json_text("arm", j->a.name, ",");
+    json_text("model", j->a.s->model_name, ",");
+    json_text("text", j->a.s->text_name, ",");
+    printf("\"chunk\":%d,\"kv_a\":%.6g,\"kv_b\":%.6g,\"p50_s\":%.4g,\"p999_s\":%.4g,\"rows\":[",
+           j->a.chunk, l.a, l.b, j->last.p50, j->last.p999);
+    json_rows(j);
+    printf("]}");
+  }
+  printf("\n]}\n");
+}
+
+/* ==== what the arms are ==== */
+
+static int listed(const char *list, const char *name)
+{
+  size_t n = strlen(name);
+  for (const char *at = list; at; at = strchr(at, ',')) {
+    if (*at == ',') at++;
+    if (strncmp(at, name, n) == 0 && (at[n] == ',' || at[n] == 0)) return 1;
+  }
+  return !list;
+}
+
+/* the same keys and values for every arm of a model, sinks included */
+static int window_of(const options *o, const model *m)
+{
+  int most = m->trained_len / 2 < 1024 ? m->trained_len / 2 : 1024;
+  if (o->window) return (int)(o->window + o->sinks);
+  if (m->block) return m->window;
+  if (most <= o->sinks) die("-s", "no room for a window beside so many sinks");
+  return most;
+}
+
+static longctx_desc plain_desc(const model *m, int window, int sinks, int positions)
+{
+  longctx_desc d = engine_desc(m, window - sinks);
+  d.sinks = sinks;
+  d.positions = positions;
+  return d;
+}
+
+static longctx_desc blocks_desc(const model *m)
+{
+  longctx_desc d = engine_desc(m, 2 * m->block);
+  d.block = m->block;
+  return d;
+}
+
+static void add_job(run *r, const source *s, const char *name, longctx_desc d, int64_t tokens)
+{
+  const options *o = &r->o;
+  job *j = &r->jobs[r->n_jobs];
+  if (!listed(o->arms, name)) return;
+  if (r->n_jobs == MAX_JOBS / 2) die("too many arms", name);
+  d.max_batch = 1;
+  d.type_k = d.type_v = parse_type(o->type);
+  j->a.name = name;
+  j->a.s = s;
+  j->a.desc = d;
+  j->a.chunk = 1;
+  j->a.tokens = tokens;
+  j->a.whole = s->tokens;
+  r->n_jobs++;
+}
+
+static void add_plain(run *r, const source *s)
+{
+  int64_t dense = s->tokens < r->o.dense_tokens ? s->tokens : r->o.dense_tokens;
+  int window = window_of(&r->o, &s->m), sinks = (int)r->o.sinks;
+  if (sinks >= window) die("-s", "no room for a window beside so many sinks");
+  if (listed(r->o.arms, "dense")) {
+    add_job(r, s, "dense", plain_desc(&s->m, (int)dense, 0, LONGCTX_POS_CACHE), dense);
+    r->jobs[r->n_jobs - 1].a.dense = 1;
+    r->jobs[r->n_jobs - 1].a.budget = (double)r->o.dense_seconds;
+  }
+  add_job(r, s, "window", plain_desc(&s->m, window, 0, LONGCTX_POS_CACHE), s->tokens);
+  add_job(r, s, "sinks", plain_desc(&s->m, window, sinks, LONGCTX_POS_CACHE), s->tokens);
+  add_job(r, s, "sinks_text", plain_desc(&s->m, window, sinks, LONGCTX_POS_TEXT), s->tokens);
+}
+
+/* what the model was trained to keep */
+static void add_trained(run *r, const source *s)
+{
+  const model *m = &s->m;
+  const char *name = m->memory == LONGCTX_MEMORY_DELTA ? "memory_delta" : "memory_linear";
+  if (m->memory) add_job(r, s, name, engine_trained_desc(m), s->tokens);
+  if (!m->feedback_len) return;
+  add_job(r, s, "block_window_m1", blocks_desc(m), s->tokens);
+  add_job(r, s, "feedback_m0", engine_trained_desc(m), s->tokens);
+}
+
+/* ==== models and texts ==== */
+
+static void load_model(source *s, const char *path)
+{
+  engine_error error;
+  size_t n;
+  s->model_name = path;
+  if (model_load(&s->m, path, &error)) die(path, error.text);
+  unsigned char *bytes = file_read(path, &n, &error);
+  if (!bytes) die(path, error.text);
+  s->fingerprint = fingerprint(bytes, n, 0xcbf29ce484222325u);
+  free(bytes);
+  fprintf(stderr, "%s: %d layers, %d heads on %d, dim %d, vocabulary %d, trained length %d\n", path,
+          s->m.n_layers, s->m.n_heads, s->m.n_kv_heads, s->m.dim, s->m.vocab_size,
+          s->m.trained_len);
+}
+
+static void read_text(const options *o, source *s)
+{
+  tokenizer t;
+  engine_error error;
+  char had[32], asked[32];
+  size_t n_bytes, n;
+  s->text_name = o->text;
+  if (tokenizer_load(&t, o->tokenizer, s->m.vocab_size, &error)) die(o->tokenizer, error.text);
+  unsigned char *bytes = file_read(o->text, &n_bytes, &error);
+  if (!bytes) die(o->text, error.text);
+  s->text = tokenizer_encode(&t, (char *)bytes, n_bytes, &n, &error);
+  if (!s->text) die(o->text, error.text);
+  free(bytes);
+  tokenizer_free(&t);
+  if (n < 2) die("the text is empty", o->text);
+  s->tokens = o->tokens;
+  if (s->tokens > (int64_t)n - 1) {
+    s->tokens = (int64_t)n - 1; /* the last one is only predicted */
+    fprintf(stderr, "The text has %s tokens, fewer than the %s asked for: the arms stop at its "
+            "end.\n", commas(had, (double)s->tokens), commas(asked, (double)o->tokens));
+  }
+  int *needed = realloc(s->text, ((size_t)s->tokens + 1) * sizeof *s->text);
+  if (needed) s->text = needed;
+}
+
+/* sentences of recall's, as many as it takes; the same for all who read them */
+static int *recall_text(int64_t tokens, int vocab_size)
+{
+  static grammar g;
+  tokenizer t;
+  engine_error error;
+  uint64_t seed = 1;
+  int *text = malloc(((size_t)tokens + 1 + MOST_FORM) * sizeof *text);
+  if (!text) die("no memory", "");
+  if (tokenizer_load(&t, "examples/models/recall.tok", vocab_size, &error))
+    die("examples/models/recall.tok", error.text);
+  if (grammar_make(&g, &t)) die("examples/models/recall.tok", "a word of the texts is missing");
+  text[0] = TOKEN_BOS;
+  for (int64_t n = 1; n <= tokens;) n += say_filler(&g, &seed, text + n);
+  tokenizer_free(&t);
+  return text;
+}
+
+/* The shipped models that remember; one that is not there is skipped by name. */
+static void add_recall(run *r)
+{
+  static const struct { const char *path, *arms; } shipped[] = {
+    { "examples/models/memory_linear.bin", "recall_window, memory_linear" },
+    { "examples/models/memory_delta.bin", "memory_delta" },
+    { "examples/models/feedback.bin", "block_window_m1, feedback_m0" },
+  };
+  static source sources[3];
+  int *text = NULL;
+  for (int i = 0; i < 3; i++) {
+    source *s = &sources[i];
+    if (access(shipped[i].path, R_OK)) {
+      fprintf(stderr, "skipped: %s (no %s)\n", shipped[i].arms, shipped[i].path);
+      continue;
+    }
+    load_model(s, shipped[i].path);
+    if (!text) text = recall_text(r->o.tokens, s->m.vocab_size);
+    s->text = text;
+    s->text_name = "sentences of bench/recall_text.h";
+    s->tokens = r->o.tokens;
+    if (i == 0)
+      add_job(r, s, "recall_window", plain_desc(&s->m, s->m.window, 0, LONGCTX_POS_CACHE),
+              s->tokens);
+    add_trained(r, s);
+  }
+}
+
+/* the second run: the same arms, more tokens a pass */
+static void add_chunks(run *r)
+{
+  r->n_first = r->n_jobs;
+  for (int i = 0; r->o.chunk > 1 && i < r->n_first; i++) {
+    job *j = &r->jobs[r->n_jobs++];
+    j->a = r->jobs[i].a;
+    j->a.chunk = j->a.desc.max_batch = (int)r->o.chunk;
+  }
+}
+
+/* ==== the program ==== */
+
+static void name_machine(run *r)
+{
+  char text[256] = "";
+  struct utsname u;
+  time_t now = time(NULL);
+  FILE *f = fopen("/proc/cpuinfo", "r");
+  while (f && fgets(text, sizeof text, f) && strncmp(text, "model name", 10)) text[0] = 0;
+  if (f) fclose(f);
+  char *name = strchr(text, ':');
+  if (name) name += 2, name[strcspn(name, "\n")] = 0;
+  else name = uname(&u) ? "unknown machine" : u.machine;
+  char whole[300], safe[128];
+  snprintf(whole, sizeof whole, "%s x %ld", name, sysconf(_SC_NPROCESSORS_ONLN));
+  snprintf(r->machine, sizeof r->machine, "%s", plain(safe, whole));
+  if (getloadavg(&r->load, 1) != 1) r->load = 0;
+  strftime(r->date, sizeof r->date, "%Y-%m-%d", gmtime(&now));
+}
+
+static int report(const run *r)
+{
+  int failed = 0, stopped = stop_asked != 0;
+  for (int i = 0; i < r->n_jobs; i++) {
+    failed += r->jobs[i].last.failed;
+    stopped |= r->jobs[i].last.stopped;
+  }
+  if (strcmp(r->o.format, "csv") == 0) csv_file(r, 0, r->n_jobs, stdout);
+  else if (strcmp(r->o.format, "json") == 0) print_json(r);
+  else print_md(r);
+  if (fflush(stdout)) die("standard output", strerror(errno));
+  if (failed) die("an arm failed", "see above");
+  if (stopped && r->o.checkpoint)
+    fprintf(stderr, "stopped; --resume %s goes on\n", r->o.checkpoint);
+  return stopped ? 130 : 0;
+}
+
+int main(int argc, char **argv)
+{
+  static run r;
+  static source main_source;
+  struct sigaction action;
+  r.o = parse_options(argc, argv);
+  if (r.o.sizes) {
+    print_sizes();
+    return fflush(stdout) ? 1 : 0;
+  }
+  memset(&action, 0, sizeof action);
+  action.sa_handler = ask_stop;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+  name_machine(&r);
+  load_model(&main_source, r.o.model);
+  read_text(&r.o, &main_source);
+  add_plain(&r, &main_source);
+  add_trained(&r, &main_source);
+  if (r.o.recall) add_recall(&r);
+  if (r.n_jobs == 0) die("no such arm", r.o.arms);
+  add_chunks(&r);
+  run_jobs(&r);
+  return report(&r);
+}
