@@ -816,7 +816,8 @@ static void print_state(const known_model *k, int window, int type)
 static void print_sizes(void)
 {
   printf("States of well-known models, 4 sinks and the rest window, all layers, by "
-         "longctx_measure; beside them\nwhat a cache of 128K tokens takes. A state is one block without pointers: "
+         "longctx_measure; beside them\nwhat a cache of 128K tokens takes. A state is one block "
+         "without pointers: "
          "in VRAM it takes the same bytes.\n\n"
          "| model | layers, KV heads, head_dim | 1K float16 | 1K int8 | 4K float16 | 4K int8 "
          "| 128K float16 |\n|---|---|---:|---:|---:|---:|---:|\n");

@@ -75,7 +75,7 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
   set border 3 lc rgb axis
   set tics nomirror out scale 0.6 textcolor rgb ink
   set grid y lt 1 lc rgb faint lw 1
-  set lmargin at screen 0.155; set rmargin at screen 0.97
+  set lmargin at screen 0.155; set rmargin at screen 0.945
   set key off
   set logscale x 10
   set xrange [64:longest * 1.06]
@@ -115,13 +115,13 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
       title = "Resident memory of the process"
       unset logscale y
       set yrange [0:most * 1.08]
-      set ytics step_of(most / 5.0)
+      set ytics step_of(most / 4.0)
       set format y "%.0s %cB"
     }
     if (panel eq "time" || panel eq "slow") {
       title = panel eq "time" ? "Median time per token" : "Median time per token, shaded to the 99.9th percentile"
       if (most / low < 3) { set yrange [low / 2:most * 2] }
-      if (most / low < 40) {
+      if (most / low < 100) {
         set ytics ("1 µs" 1e-6, "2 µs" 2e-6, "5 µs" 5e-6, "10 µs" 1e-5, "20 µs" 2e-5, "50 µs" 5e-5, "100 µs" 1e-4, \
           "200 µs" 2e-4, "500 µs" 5e-4, "1 ms" 1e-3, "2 ms" 2e-3, "5 ms" 5e-3, "10 ms" 1e-2, "20 ms" 0.02, "50 ms" 0.05, \
           "100 ms" 0.1, "200 ms" 0.2, "500 ms" 0.5, "1 s" 1, "2 s" 2, "5 s" 5, "10 s" 10)
@@ -132,12 +132,12 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
     set label 1 title at screen 0.02, screen (top - 32.0) / high left textcolor rgb ink
     if (picture ne "memory" && trained[s] > 64 && trained[s] < longest) {
       set arrow 1 from trained[s], graph 0 to trained[s], graph 1 nohead dt (6, 6) lc rgb axis lw 1
-      near = log(trained[s] / 64.0) / log(longest / 64.0) < 0.3
+      near = log(trained[s] / 64.0) / log(longest / 64.0) < 0.18
       if (p == 1 && near) {
-        set label 2 "trained length" at trained[s], graph 0.94 offset 0.5, 0 left textcolor rgb axis
+        set label 2 "trained\nlength" at trained[s], graph 0.94 offset 0.5, 0 left textcolor rgb axis
       }
       if (p == 1 && !near) {
-        set label 2 "trained length" at trained[s], graph 0.94 offset -0.5, 0 right textcolor rgb axis
+        set label 2 "trained\nlength" at trained[s], graph 0.94 offset -0.5, 0 right textcolor rgb axis
       }
     }
     shaded = panel eq "slow" ? shown[s] : ""
