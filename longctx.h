@@ -91,9 +91,9 @@
    MEMORY
      Infini-attention (arXiv 2404.07143). With desc.memory, of a KV head's rows that leave the
      window the sums remain, M [head_dim][head_dim_v] and z [head_dim], a block at a time:
-       LINEAR   M += s(k)' v                              s(x) = ELU(x) + 1, element by element
-       DELTA    M += s(k)' (v - s(k) M / s(k) z)          k, q without positions, q unscaled
-                z += s(k)
+       LINEAR   M += s(k)' v                              s(x) = ELU(x) + 1, element by element;
+       DELTA    M += s(k)' (v - s(k) M / s(k) z)          k and q without positions, q unscaled
+       both     z += s(k)
        recall = s(q) M / s(q) z          out = g recall + (1 - g) attention
      A query, and DELTA's correction, read M and z as the blocks before left them; 0/0 is 0. The
      gate g = sigmoid(logit) of a query head (longctx_set_gate) starts closed, g = 0: then all is
@@ -148,12 +148,13 @@
 
    THREADS
      One context, one caller at a time, except longctx_attend_part with distinct parts. Contexts
-     share nothing. With OpenMP longctx_attend, and a longctx_commit that folds, use up to
-     `max_threads` threads: one fork and one join per call.
+     share nothing. With OpenMP longctx_attend, longctx_feedback_attend, and a longctx_commit that
+     folds, use up to `max_threads` threads: one fork and one join per call.
 
    STATE FILES
-     longctx_save writes desc, sink logits, gates, positions, visible rows, memory and feedback with
-     a checksum, in this machine's byte order; another is refused. Equal states are equal bytes.
+     longctx_save writes desc, sink logits, gates, positions, visible rows (with feedback, at a
+     block's start, the block before), memory and feedback with a checksum, in this machine's byte
+     order; another is refused. Equal states are equal bytes.
      The checksum finds damage, not malice; a hostile file is refused or loads as some valid state.
 
    ORDER OF CALLS
@@ -163,7 +164,8 @@
      kv_from layer after its source. k = v = NULL reads without writing: row i sees what it would
      see had it been written. With feedback, rows are set before the first token and at each
      block's end, in any order of layers; until all are, attend is E_ORDER. Functions return 0, or
-     a negative code after which nothing has changed (but for longctx_load, whose memory is raw). */
+     a negative code after which nothing has changed (but for longctx_load, whose memory is raw, a
+     block that longctx_open refuses, and a restore whose second reading fails: it resets). */
 
 /* ============================================================================================ */
 /* == 2 DOOR ==                                                                                 */
@@ -365,7 +367,8 @@ LONGCTX_API int longctx_save(const longctx *, FILE *);
    *error set (may be NULL); what was in `mem` is lost. */
 LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
 /* Into a live context of the same desc (max_threads may differ). Verifies the whole state before
-   it touches the context, so the file must be seekable; a refusal changes nothing. */
+   it touches the context, so the file must be seekable; a refusal changes nothing. Should reading
+   fail after that (E_IO), the context is reset: set its sink logits and gates again. */
 LONGCTX_API int longctx_restore(longctx *, FILE *);
 #endif
 
@@ -429,11 +432,6 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_INLINE static inline
 #define LCX_OUTLINE static
 #define LCX_TARGET(list)
-#endif
-#if LCX_GNU
-#define LCX_COLD __attribute__((cold)) /* seldom called: small rather than fast */
-#else
-#define LCX_COLD
 #endif
 #if defined(__clang__)
 #define LCX_UNROLL _Pragma("clang loop unroll(full)")
@@ -3289,7 +3287,7 @@ static void lcx_fold_part(const longctx *lc, lcx_rows *w, int n, int part, int p
 {
   const lcx_kernels *kernel = lcx_kernels_of(lc->isa);
   int end = (lc->position + n) % lc->plan.block == 0, i, h, unit = 0;
-  for (i = 0; i < lc->wish.n_layers; ++i) {
+  for (i = 0; i < lc->wish.n_layers; ++i) { /* at an end position + n is the next block's */
     const lcx_layer *y = lcx_layer_of(lc, i);
     if (!lcx_keeps_memory(y)) continue;
     for (h = 0; h < lc->wish.n_kv_heads; ++h)
@@ -3430,15 +3428,20 @@ static size_t lcx_fed_bytes(const longctx *lc)
   return (size_t)lcx_fed_floats(&lc->wish) * sizeof(float);
 }
 
-/* Between two blocks, no token of the next one attended yet? */
-static int lcx_between(const longctx *lc)
+/* No token attended since the last commit, not even in parts? */
+static int lcx_untouched(const longctx *lc)
 {
   int i;
-  if (lc->plan.feedback == 0 || lc->position % lc->plan.block) return 0;
   for (i = 0; i < lc->max_threads; ++i)
     if (lcx_ticket_of(lc, i)->parts) return 0;
   for (i = 0; i < lc->wish.n_layers && !lcx_live_of(lc, i)->rows; ++i) {}
   return i == lc->wish.n_layers;
+}
+
+/* Between two blocks? */
+static int lcx_between(const longctx *lc)
+{
+  return lc->plan.feedback && lc->position % lc->plan.block == 0 && lcx_untouched(lc);
 }
 
 /* Where the rows that layer i has were set, as of a moment between two blocks. */
@@ -3640,6 +3643,10 @@ static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lc
   if (lcx_check_wish(w) || w->has_layers < 0 || w->has_layers > 1) return LONGCTX_E_FORMAT;
   if (w->has_layers && (uint64_t)w->n_layers * sizeof(lcx_wish_layer) > room - sizeof *w)
     return LONGCTX_E_SPACE;
+  if (w->has_layers && /* whole layers must lie in the wish before they are looked at */
+      (w->bytes < 0 ||
+       (uint64_t)w->n_layers * sizeof(lcx_wish_layer) + sizeof *w > (uint64_t)w->bytes))
+    return LONGCTX_E_FORMAT;
   if (lcx_check_all(&o, w, &need) || need != (uint64_t)w->bytes) return LONGCTX_E_FORMAT;
   if (need > room) return LONGCTX_E_SPACE;
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
@@ -3827,7 +3834,7 @@ static void lcx_stream_memory(lcx_stream *s, const lcx_memory *m, float *x)
 }
 
 /* Rows that the next token can see, oldest first: coordinates from..to among the sinks (which = 1)
-   or in the window. Feedback rows that are due see the block before. */
+   or in the window. At a block's start feedback rows may still attend: the block before stays. */
 static void lcx_kept(const longctx *lc, const lcx_layer *y, int which, int64_t start,
                      int64_t position, int64_t *from, int64_t *to)
 {
@@ -3982,9 +3989,9 @@ LONGCTX_API int longctx_seek(longctx *lc, int64_t position)
   int i;
   if (!lc || position < 0 || position > LCX_POS_END || !lcx_sound_start(&lc->plan, position))
     return LONGCTX_E_ARG;
-  if (lc->position != lc->start) return LONGCTX_E_ORDER;
+  if (lc->position != lc->start || !lcx_untouched(lc)) return LONGCTX_E_ORDER;
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (lcx_live_of(lc, i)->rows || lcx_live_of(lc, i)->given) return LONGCTX_E_ORDER;
+    if (lcx_live_of(lc, i)->given) return LONGCTX_E_ORDER;
   lc->start = lc->position = position;
   return LONGCTX_OK;
 }
@@ -4648,7 +4655,6 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_AVX512
 #undef LCX_BASE_FMA
 #undef LCX_BIG
-#undef LCX_COLD
 #undef LCX_DIMS
 #undef LCX_DIRECT
 #undef LCX_FETCH

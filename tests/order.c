@@ -219,6 +219,26 @@ static void test_order_parts(subject *s)
   CHECK_EQ(longctx_commit(lc, 2), LONGCTX_OK);
 }
 
+/* Parts that wait for their join have written rows: an empty context cannot be moved under them. */
+static void test_seek_under_parts(void)
+{
+  longctx_desc d = longctx_desc_make(1, 1, 1, 4, 16);
+  float x[4] = {1, 2, 3, 4}, out[4];
+  void *mem;
+  longctx *lc;
+  t_case("seek between parts and join");
+  mem = malloc(longctx_size(&d));
+  lc = longctx_init(mem, longctx_size(&d), &d);
+  if (!CHECK(lc != NULL)) return;
+  CHECK_EQ(longctx_attend_part(lc, 0, 1, x, x, x, out, 0, 1), LONGCTX_OK);
+  CHECK_EQ(longctx_seek(lc, 4), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_attend_join(lc, 0, 1, out), LONGCTX_OK);
+  CHECK_EQ(longctx_seek(lc, 4), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_commit(lc, 0), LONGCTX_OK);
+  CHECK_EQ(longctx_seek(lc, 4), LONGCTX_OK);
+  free(mem);
+}
+
 /* Any one part may be the missing one, whatever stands in its place from before. */
 static void test_missing_part(subject *s)
 {
@@ -348,6 +368,7 @@ int main(void)
   longctx_desc d = three_layers(layers);
   test_still_right(&d);
   test_all_orders(&d);
+  test_seek_under_parts();
   test_strings();
   test_isa(&d);
   return t_done();
