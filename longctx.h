@@ -127,7 +127,7 @@
      stored as the window's, and what is not finite in them is held likewise: until rows are set
      anew it spoils their KV head (longctx_reset is a cure). A NaN in a row's q stays in its head.
      A last block that is not full leaves the rows as they are. A layer with kv_from reads its
-     source's rows and has none to set.
+     source's rows and has none to set. A model must have been trained so; another gains nothing.
 
    SCORE
      softcap(scale * q.k) + ALiBi; softmax over sinks and window, where a sink logit
@@ -227,8 +227,8 @@ typedef struct longctx_layer {
   float rope_mscale;
   const double *rope_freqs;
   float scale, softcap;
-  int memory;   /* layers that remember or have feedback share one block                          */
-  int feedback; /* 1: this layer has, or by kv_from reads, feedback rows; 0: it has none          */
+  int memory;   /* layers that remember or have feedback share one block                         */
+  int feedback; /* 1: this layer has, or by kv_from reads, feedback rows; 0: it has none         */
   int kv_from;  /* -1, or the lower layer whose keys, values, rope and positions this one reads;
                    its window must not be larger, its block the same; memory and feedback the
                    same, or none                                                                 */
@@ -262,12 +262,12 @@ typedef struct longctx_desc {
 } longctx_desc;
 
 typedef struct longctx_sizes {
-  size_t window;  /* keys and values: rings and sinks of all layers                              */
-  size_t memory;  /* M, z and what is on its way to them, of all layers that remember            */
+  size_t window;   /* keys and values: rings and sinks of all layers                             */
+  size_t memory;   /* M, z and what is on its way to them, of all layers that remember           */
   size_t feedback; /* rows, their queries, keys and values, of all layers that have them         */
-  size_t scratch; /* working space, never saved                                                  */
-  size_t state;   /* all but the scratch                                                         */
-  size_t total;   /* longctx_size()                                                              */
+  size_t scratch;  /* working space, never saved                                                 */
+  size_t state;    /* all but the scratch                                                        */
+  size_t total;    /* longctx_size()                                                             */
 } longctx_sizes;
 
 typedef struct longctx longctx; /* lives in your memory */

@@ -83,7 +83,7 @@ export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
 for cc in gcc clang; do
   name="ASan and UBSan with $cc"
   have $cc || continue
-  for test in plan order state memory engine; do
+  for test in plan order state memory feedback engine; do
     run "$test under ASan and UBSan, $cc" \
       "$cc -std=c99 -O1 $asan -I. -Iexamples -pthread -o $work/asan tests/$test.c -lm && $work/asan"
   done
@@ -95,6 +95,8 @@ if have clang; then
     -o $work/msan tests/order.c -lm && $work/msan"
   run "memory under MSan" "clang -std=c99 -O1 -g -fsanitize=memory -I. \
     -o $work/msan tests/memory.c -lm && $work/msan"
+  run "feedback under MSan" "clang -std=c99 -O1 -g -fsanitize=memory -I. \
+    -o $work/msan tests/feedback.c -lm && $work/msan"
   run "threads under TSan" "clang -std=c99 -O1 -g -fsanitize=thread -I. -pthread \
     -o $work/tsan tests/threads.c -lm && $work/tsan quick"
 fi

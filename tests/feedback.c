@@ -641,6 +641,28 @@ static void test_life(void)
   }
 }
 
+/* A ring that is full to the last row: the block just read stays, whatever follows it unsettled. */
+static void test_full_ring(void)
+{
+  longctx_desc d = longctx_desc_make(1, 2, 1, 4, 13);
+  world w;
+  longctx *lc, *twin;
+  d.block = 13;
+  d.max_batch = 4;                                     /* 13 + 3 rows are one tile of 16         */
+  d.feedback_len = 2;
+  w = world_make(&d, 39, 0, 3);
+  lc = new_at(&d, 0, NULL);
+  feed(lc, &w, 0, 13, 0);
+  meet(lc, &w);
+  twin = another(lc, &d, 1);
+  text_step(lc, &w.x, 13, 4, w.out);
+  t_case("full ring");
+  same_states(lc, twin);
+  free(lc);
+  free(twin);
+  world_free(&w);
+}
+
 /* ---- order ----------------------------------------------------------------------------------- */
 
 typedef struct picture { const longctx *lc; void *bytes; size_t n; } picture;
@@ -1400,6 +1422,7 @@ int main(void)
   test_off();
   test_isas();
   test_life();
+  test_full_ring();
   test_errors();
   test_bad_rows();
   test_hostile();
