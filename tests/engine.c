@@ -641,7 +641,7 @@ static void test_matrix(void)
   static const int shapes[][2] = { {1, 1}, {31, 5}, {32, 7}, {33, 64}, {64, 3}, {172, 64} };
   static float values[172 * 64], x[3 * 64], y[3 * 172], row[64];
   for (int s = 0; s < 6; s++) {
-    matrix w = { shapes[s][0], shapes[s][1], values };
+    matrix w = { shapes[s][0], shapes[s][1], values, MATRIX_F32, NULL };
     int wrong = 0;
     static float plain[172 * 64];
     for (int r = 0; r < w.rows; r++) {
