@@ -7,7 +7,8 @@ JOBS   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WARN   = -Wall -Wextra -Wpedantic
 BUILD  = build
 HEADER = longctx.h
-ENGINE = examples/engine.h examples/model.h examples/tokenizer.h examples/file.h
+ENGINE = examples/engine.h examples/model.h examples/matrix.h examples/gguf.h examples/tokenizer.h \
+         examples/pretokenizer.h examples/unicode.h examples/file.h
 
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static before after
 TESTS    = plan order state window attend memory kernels threads compose golden engine

@@ -98,22 +98,21 @@ uint64_t matrix_bytes(const matrix *w)
 
 typedef float matrix_tile[MATRIX_TILE][MATRIX_PANEL];
 
-/* exact; what is infinite or NaN never comes here */
-static inline float matrix_half(uint32_t half)
-{
-  uint32_t sign = (half & 0x8000u) << 16, bits = ((half & 0x7fffu) << 13) + (112u << 23);
-  float small = (float)(int)(half & 0x3ffu) / 16777216.0f, value;
-  uint32_t small_bits;
-  memcpy(&small_bits, &small, 4);
-  bits = sign | ((half & 0x7c00u) ? bits : small_bits);
-  memcpy(&value, &bits, 4);
-  return value;
-}
-
+/* Halves to floats, exactly; what is infinite or NaN never comes here. A half is its low ten bits
+   (and an eleventh, unless its exponent is 0) times a power of two that its high six bits name. */
 static void unpack_halves(const unsigned char *restrict packed, float *restrict value)
 {
-  for (int j = 0; j < MATRIX_PANEL; j++)
-    value[j] = matrix_half((uint32_t)packed[j] | (uint32_t)packed[MATRIX_PANEL + j] << 8);
+  static const float power[32] = {
+    0x1p-24f, 0x1p-24f, 0x1p-23f, 0x1p-22f, 0x1p-21f, 0x1p-20f, 0x1p-19f, 0x1p-18f,
+    0x1p-17f, 0x1p-16f, 0x1p-15f, 0x1p-14f, 0x1p-13f, 0x1p-12f, 0x1p-11f, 0x1p-10f,
+    0x1p-9f,  0x1p-8f,  0x1p-7f,  0x1p-6f,  0x1p-5f,  0x1p-4f,  0x1p-3f,  0x1p-2f,
+    0x1p-1f,  0x1p0f,   0x1p1f,   0x1p2f,   0x1p3f,   0x1p4f,   0x1p5f,   0x1p6f
+  };
+  for (int j = 0; j < MATRIX_PANEL; j++) {
+    int half = packed[j] | packed[MATRIX_PANEL + j] << 8, exponent = half >> 10 & 31;
+    int digits = (half & 0x3ff) + ((exponent > 0) << 10), negative = half >> 15;
+    value[j] = power[exponent] * (float)((digits ^ -negative) + negative);
+  }
 }
 
 static void unpack_f16(const unsigned char *restrict packed, int cols, matrix_tile tile)
@@ -258,6 +257,14 @@ static inline void matrix_add(const float *restrict rows, int cols, int width, i
     for (int j = 0; j < width; j++) sums[t][j] = sum[t][j];
 }
 
+/* the same for one token: here compilers keep the sums in registers by themselves */
+static inline void matrix_add_one(const float *restrict rows, int cols, const float *restrict x,
+                                  float *restrict sums)
+{
+  for (int i = 0; i < cols; i++, rows += MATRIX_PANEL)
+    for (int j = 0; j < MATRIX_PANEL; j++) sums[j] += x[i] * rows[j];
+}
+
 /* the same for up to MATRIX_BATCH tokens */
 static void matrix_add_all(const float *rows, int cols, int width, int n, const float *x,
                            int apart, float (*sums)[MATRIX_PANEL])
@@ -266,7 +273,7 @@ static void matrix_add_all(const float *rows, int cols, int width, int n, const 
     const float *at = x + (size_t)i * (size_t)apart;
     many = n - i < MATRIX_TOKENS ? 1 : MATRIX_TOKENS;
     if (width != MATRIX_PANEL) matrix_add(rows, cols, width, many, at, apart, sums + i);
-    else if (many == 1) matrix_add(rows, cols, MATRIX_PANEL, 1, at, apart, sums + i);
+    else if (many == 1) matrix_add_one(rows, cols, at, sums[i]);
     else matrix_add(rows, cols, MATRIX_PANEL, MATRIX_TOKENS, at, apart, sums + i);
   }
 }
