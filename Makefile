@@ -11,7 +11,7 @@ ENGINE = examples/engine.h examples/model.h examples/matrix.h examples/gguf.h ex
          examples/pretokenizer.h examples/unicode.h examples/file.h
 
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static before after
-TESTS    = plan order state window attend memory kernels threads compose golden engine
+TESTS    = plan order state window attend memory kernels threads compose golden engine gguf
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
            $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall
@@ -93,6 +93,6 @@ $(BUILD)/tests/threads_openmp: tests/threads.c tests/t.h tests/text.h $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 -fopenmp -I. -pthread $< -o $@ -lm
 
-$(BUILD)/tests/%: tests/%.c tests/t.h tests/text.h tests/oracle.h tests/memory_golden.h $(HEADER) $(ENGINE)
+$(BUILD)/tests/%: tests/%.c tests/t.h tests/text.h tests/bytes.h tests/oracle.h tests/memory_golden.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 -I. -Iexamples -pthread $< -o $@ -lm
