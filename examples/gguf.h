@@ -18,7 +18,10 @@ enum {
 };
 
 /* The most entries, the longest names. Real files stay far below. */
-enum { GGUF_MOST = 65536, GGUF_KEY = 65535, GGUF_NAME = 64, GGUF_DIMS = 4, GGUF_REQUIRED = -1 };
+enum { GGUF_MOST = 65536, GGUF_KEY = 65535, GGUF_NAME = 64, GGUF_DIMS = 4 };
+
+/* instead of an int that a missing key leaves as it is; instead of a count */
+enum { GGUF_REQUIRED = -0x7fffffff, GGUF_ANY = -1 };
 
 typedef struct gguf_text { const unsigned char *at; size_t len; } gguf_text;
 
@@ -64,7 +67,7 @@ int gguf_bool(const gguf *g, const char *key, int *value, engine_error *error);
 /* A key's string, of length 0 when there is none. */
 int gguf_string(const gguf *g, const char *key, gguf_text *value, engine_error *error);
 
-/* A key's array of `count` (or any number if that is GGUF_REQUIRED) elements of one type. *data
+/* A key's array of `count` (or any number if that is GGUF_ANY) elements of one type. *data
    has them one after another; it is set to NULL bytes when there is no such key. */
 int gguf_array(const gguf *g, const char *key, uint32_t element, int count, cursor *data,
                engine_error *error);
@@ -339,7 +342,7 @@ int gguf_array(const gguf *g, const char *key, uint32_t element, int count, curs
   if (v->element != element)
     return engine_fail(error, "the elements of %s are of type %s, they must be %s", key,
                        gguf_types[v->element].name, gguf_types[element].name);
-  if (count != GGUF_REQUIRED && v->count != (uint64_t)count)
+  if (count != GGUF_ANY && v->count != (uint64_t)count)
     return engine_fail(error, "%s has %llu elements, it must have %d", key,
                        (unsigned long long)v->count, count);
   *data = v->data;

@@ -23,7 +23,7 @@ typedef struct tokenizer_piece {
   const unsigned char *text;  /* [text_len], what it decodes to: the one byte 10 */
   int name_len, text_len;
   float score;
-  int control;                /* 1: no text ever becomes it */
+  int control;                /* 1: no text becomes it by its name */
 } tokenizer_piece;
 
 /* in a byte-level tokenizer: left and right become `merged`, the lower ranks first */
@@ -377,7 +377,7 @@ static int vocabulary_merges(const gguf *g, tokenizer *t, engine_error *error)
   uint32_t n_slots = 64;
   unsigned char *scratch;
   const gguf_value *v = gguf_find(g, "tokenizer.ggml.merges");
-  if (gguf_array(g, "tokenizer.ggml.merges", GGUF_STRING, GGUF_REQUIRED, &pairs, error)) return -1;
+  if (gguf_array(g, "tokenizer.ggml.merges", GGUF_STRING, GGUF_ANY, &pairs, error)) return -1;
   if (!v) return engine_fail(error, "the file does not say tokenizer.ggml.merges");
   if (v->count > FILE_LARGEST)
     return engine_fail(error, "%llu merges are more than the %d this reader takes",
