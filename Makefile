@@ -7,10 +7,11 @@ JOBS   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 WARN   = -Wall -Wextra -Wpedantic
 BUILD  = build
 HEADER = longctx.h
-ENGINE = examples/engine.h examples/model.h examples/tokenizer.h examples/file.h
+ENGINE = examples/engine.h examples/model.h examples/matrix.h examples/gguf.h examples/tokenizer.h \
+         examples/pretokenizer.h examples/unicode.h examples/file.h
 
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback before after
-TESTS    = plan order state window attend memory feedback kernels threads compose golden engine
+TESTS    = plan order state window attend memory feedback kernels threads compose golden engine gguf
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
            $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves
@@ -111,6 +112,7 @@ $(BUILD)/tests/threads_openmp: tests/threads.c tests/t.h tests/text.h $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 -fopenmp -I. -pthread $< -o $@ -lm
 
-$(BUILD)/tests/%: tests/%.c tests/t.h tests/text.h tests/oracle.h tests/memory_golden.h tests/feedback_golden.h $(HEADER) $(ENGINE)
+$(BUILD)/tests/%: tests/%.c tests/t.h tests/text.h tests/bytes.h tests/oracle.h tests/memory_golden.h \
+                    tests/feedback_golden.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 -I. -Iexamples -pthread $< -o $@ -lm

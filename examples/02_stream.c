@@ -3,8 +3,8 @@
    build  cc -O3 -std=c99 -I. examples/02_stream.c -o 02_stream -lm
    run    02_stream -m MODEL -t TOKENIZER -f TEXT [options]
 
-   -m FILE             the model, a llama2.c checkpoint         (examples/models/story.bin)
-   -t FILE             its tokenizer                            (examples/models/story.tok)
+   -m FILE             a llama2.c checkpoint or a GGUF file     (examples/models/story.bin)
+   -t FILE             its tokenizer          (the model's own, or examples/models/story.tok)
    -f FILE             the text; - reads standard input         (-)
    -n TOKENS           how many tokens to stream                (100000)
    -s SINKS            first tokens that stay for ever          (4)
@@ -68,7 +68,7 @@ static long parse_count(const char *name, const char *text, long least)
 
 static options parse_options(int argc, char **argv)
 {
-  options o = { "examples/models/story.bin", "examples/models/story.tok", "-", NULL,
+  options o = { "examples/models/story.bin", NULL, "-", NULL,
                 "dense,window,sinks,sinks_text", 100000, 4, 0, 2, 1, 8192, 10, 0 };
   struct { const char *name; const char **text; long *count; long least; } known[] = {
     { "-m", &o.model, NULL, 0 },       { "-t", &o.tokenizer, NULL, 0 },
@@ -589,6 +589,7 @@ int main(int argc, char **argv)
   int64_t tokens;
   int n_control = 0, failed = 0;
   load_model(&m, o.model);
+  if (!o.tokenizer) o.tokenizer = m.has_tokenizer ? o.model : "examples/models/story.tok";
   if (o.window == 0) o.window = m.trained_len / 2 - o.sinks;
   if (o.window < 1) die("-w", "no room for a window beside the sinks in half the trained length");
   int *text = read_text(&o, m.vocab_size, &tokens);

@@ -100,6 +100,8 @@ longctx_desc engine_desc(const model *m, int window)
     longctx_desc_make(m->n_layers, m->n_heads, m->n_kv_heads, m->head_dim, window);
   desc.rope = LONGCTX_ROPE_INTERLEAVED;
   desc.rope_base = m->rope_base;
+  desc.rope_dims = m->rope_dims;
+  desc.rope_freqs = m->rope_freqs;
   return desc;
 }
 

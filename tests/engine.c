@@ -8,14 +8,7 @@
 #include "t.h"
 #include <unistd.h>
 
-/* Every allocation of the engine passes here, so that the Nth of them can be made to fail. */
-static long allocations, failing_allocation;
-
-static int allocation_fails(void) { return ++allocations == failing_allocation; }
-
-static void *test_malloc(size_t n) { return allocation_fails() ? NULL : malloc(n); }
-static void *test_calloc(size_t n, size_t m) { return allocation_fails() ? NULL : calloc(n, m); }
-static void *test_realloc(void *p, size_t n) { return allocation_fails() ? NULL : realloc(p, n); }
+#include "bytes.h"
 
 #define ENGINE_IMPLEMENTATION
 #define malloc test_malloc
@@ -30,62 +23,10 @@ static void *test_realloc(void *p, size_t n) { return allocation_fails() ? NULL 
 static uint64_t seed = 1;
 static int skipped;
 
-/* for what no test is about */
-static void need(int good, const char *what)
-{
-  if (good) return;
-  FAIL(what);
-  exit(t_done());
-}
-
 static int random_below(int n) { return t_below(&seed, n); }
 static float random_float(void) { return (float)(2.0 * t_unit(&seed) - 1.0); }
 
 /* ==== files made in memory ==== */
-
-typedef struct bytes { unsigned char *at; size_t n, room; } bytes;
-
-static void put_bytes(bytes *b, const void *data, size_t n)
-{
-  if (b->n + n > b->room) {
-    b->room = 2 * (b->n + n);
-    b->at = realloc(b->at, b->room);
-    need(b->at != NULL, "no memory");
-  }
-  memcpy(b->at + b->n, data, n);
-  b->n += n;
-}
-
-static void put_u32(bytes *b, uint32_t value)
-{
-  unsigned char byte[4] = { (unsigned char)value, (unsigned char)(value >> 8),
-                            (unsigned char)(value >> 16), (unsigned char)(value >> 24) };
-  put_bytes(b, byte, 4);
-}
-
-static void put_f32(bytes *b, float value)
-{
-  uint32_t bits;
-  memcpy(&bits, &value, 4);
-  put_u32(b, bits);
-}
-
-static void set_u32(bytes *b, size_t at, uint32_t value)
-{
-  size_t n = b->n;
-  b->n = at;
-  put_u32(b, value);
-  b->n = n;
-}
-
-/* a piece of memory of exactly n bytes, so that a sanitizer sees the first byte read beyond */
-static unsigned char *exact_copy(const bytes *b, size_t n)
-{
-  unsigned char *copy = malloc(n ? n : 1);
-  need(copy != NULL, "no memory");
-  memcpy(copy, b->at, n);
-  return copy;
-}
 
 enum { DIM, HIDDEN, LAYERS, HEADS, KV_HEADS, VOCAB, LENGTH };
 
@@ -132,12 +73,6 @@ static bytes make_tokenizer(void)
   for (int i = 0; i < N_MERGES; i++)
     put_piece(&b, strcmp(merges[i], "aaaa") ? -(float)random_below(6) : -2e10f, merges[i]);
   return b;
-}
-
-static void check_refusal(int bad, const engine_error *error, const char *what, const char *words)
-{
-  t_case("%s: expected '%s', got '%s'", what, words, error->text);
-  CHECK(bad && strstr(error->text, words));
 }
 
 /* ==== checkpoints that must be refused ==== */
@@ -643,7 +578,7 @@ static void test_matrix(void)
   static const int shapes[][2] = { {1, 1}, {31, 5}, {32, 7}, {33, 64}, {64, 3}, {172, 64} };
   static float values[172 * 64], x[3 * 64], y[3 * 172], row[64];
   for (int s = 0; s < 6; s++) {
-    matrix w = { shapes[s][0], shapes[s][1], values };
+    matrix w = { shapes[s][0], shapes[s][1], values, MATRIX_F32, NULL };
     int wrong = 0;
     static float plain[172 * 64];
     for (int r = 0; r < w.rows; r++) {
