@@ -218,13 +218,13 @@ static void add_tensors(maker *m, const shape *s)
 
 /* \xc4\xa0 stands for a blank, \xc4\x8a for a new line */
 static const char *const gpt2_pieces[12] = {
-  "<|end|>", "a", "b", "\xc4\xa0", "1", "'", "s", "\xc4\x8a", "ab", "\xc4\xa0" "ab", "abab", "'s"
+  "<|end|>", "a", "b", "\xc4\xa0", "1", "'", "s", "\xc4\x8a", "ab", ("\xc4\xa0" "ab"), "abab", "'s"
 };
 static const char *const gpt2_merges[6] = {
   "a b", "\xc4\xa0 ab", "ab ab", "' s", "\xc4\xa0 ab", "a b"
 };
 static const char *const llama_pieces[12] = {
-  "<unk>", "<s>", "</s>", "<0x0A>", "\xe2\x96\x81", "a", "b", "ab", "\xe2\x96\x81" "ab", "aa",
+  "<unk>", "<s>", "</s>", "<0x0A>", "\xe2\x96\x81", "a", "b", "ab", ("\xe2\x96\x81" "ab"), "aa",
   "</", "s>"
 };
 
@@ -1147,9 +1147,32 @@ static void test_tokens(void)
   check_tokens(0, "ab ab\n", 4, sentencepiece);
 }
 
-int main(void)
+/* the sound files, as seeds for tests/fuzz_gguf.c */
+static void write_seeds(const char *folder)
+{
+  for (int i = 0; i < N_PACKED + 3; i++) {
+    shape s = small, large = { 256, 256, 1, 4, 2, 20, 0, 1, 1 };
+    char path[4096];
+    size_t data;
+    if (i < N_PACKED) s = large;
+    if (i < N_PACKED) s.type = packed_types[i];
+    s.gpt2 = i != N_PACKED;
+    s.tied = i % 2;
+    bytes b = make_file(&s, &data);
+    snprintf(path, sizeof path, "%s/%d.gguf", folder, i);
+    FILE *out = fopen(path, "wb");
+    need(out && fwrite(b.at, 1, b.n, out) == b.n && fclose(out) == 0, path);
+    free(b.at);
+  }
+}
+
+int main(int argc, char **argv)
 {
   all_right();
+  if (argc > 1) {
+    write_seeds(argv[1]);
+    return 0;
+  }
   test_header();
   test_keys();
   test_key_names();

@@ -65,7 +65,7 @@ int main(int argc, char **argv)
   tokenizer t;
   engine e;
   engine_error error;
-  size_t size, n_ids;
+  size_t size, n_ids = 0;
   if (argc != 6) die("usage", "gguf_dump MODEL TEXT TOKENS CHUNK OUT");
   int n = atoi(argv[3]), chunk = atoi(argv[4]);
   if (model_load(&m, argv[1], &error)) die(argv[1], error.text);
