@@ -7,6 +7,8 @@ names = "'window' 'window and sinks' 'block window' 'memory, linear rule' 'memor
 colours = "#999999 #56b4e9 #e69f00 #0072b2 #009e73 #d55e00"
 marks = "4 12 10 7 5 9"
 mark(i) = int(word(marks, i))
+up(i) = (i - (i < 4 ? 2 : 5)) * 2.0 # arms that agree are drawn side by side
+aside(i) = 1.07 ** (i - (i < 4 ? 2 : 5))
 has(i) = int(system(sprintf("grep -c '^%s,' %s", word(arms, i), csv))) > 0
 rows(i, task, place) = has(i) ? sprintf("< awk -F, '$1==\"%s\" && $2==\"%s\" && $4==\"%s\"' %s", \
   word(arms, i), task, place, csv) : "/dev/null"
@@ -24,7 +26,7 @@ do for [format in "svg png"] {
   set border 3 lc rgb "#555555"
   set tics nomirror out scale 0.6 textcolor rgb "#333333"
   set grid y lt 1 lc rgb "#e4e4e4" lw 1
-  set yrange [-3:104]
+  set yrange [-5:106]
   set ytics ("0" 0, "25" 25, "50" 50, "75" 75, "100 %%" 100)
   set key off
   set bars 0
@@ -37,10 +39,10 @@ do for [format in "svg png"] {
   set xtics ("512" 512, "2K" 2048, "8K" 8192, "32K" 32768, "128K" 131072, "" 524288 1, "1M" 1e6, \
     "" 5e6 1, "10M" 1e7)
   set xlabel "tokens until it is asked for" textcolor rgb "#333333"
-  plot for [i=1:words(arms)] rows(i, "passkey", "start") using 3:($8*100):($9*100):($10*100) \
+  plot for [i=1:words(arms)] rows(i, "passkey", "start") using ($3*aside(i)):($8*100+up(i)):($9*100):($10*100) \
       with yerrorbars lc rgb word(colours, i) pt mark(i) ps 0.1 lw 1, \
-    for [i=1:words(arms)] rows(i, "passkey", "start") using 3:($8*100) \
-      with linespoints lc rgb word(colours, i) pt mark(i) ps 1.1 lw 2.5
+    for [i=1:words(arms)] rows(i, "passkey", "start") using ($3*aside(i)):($8*100+up(i)) \
+      with linespoints lc rgb word(colours, i) pt mark(i) ps 1.2 lw 2
 
   set size 0.37, 0.83; set origin 0.63, 0.17
   set title "Facts held at once" textcolor rgb "#222222"
@@ -48,10 +50,10 @@ do for [format in "svg png"] {
   set xrange [0.75:88]
   set xtics ("1" 1, "4" 4, "16" 16, "64" 64)
   set xlabel "facts, asked at 8K tokens" textcolor rgb "#333333"
-  plot for [i=1:words(arms)] rows(i, "facts", "any") using 5:($8*100):($9*100):($10*100) \
+  plot for [i=1:words(arms)] rows(i, "facts", "any") using ($5*aside(i)):($8*100+up(i)):($9*100):($10*100) \
       with yerrorbars lc rgb word(colours, i) pt mark(i) ps 0.1 lw 1, \
-    for [i=1:words(arms)] rows(i, "facts", "any") using 5:($8*100) \
-      with linespoints lc rgb word(colours, i) pt mark(i) ps 1.1 lw 2.5
+    for [i=1:words(arms)] rows(i, "facts", "any") using ($5*aside(i)):($8*100+up(i)) \
+      with linespoints lc rgb word(colours, i) pt mark(i) ps 1.2 lw 2
 
   set size 1, 0.2; set origin 0, -0.01
   unset title; unset border; unset tics; unset xlabel; unset grid; unset logscale
