@@ -1,4 +1,4 @@
-/* matrix.h - matrices that multiply vectors, their weights as floats or as small as a file has them.
+/* matrix.h - matrices that multiply vectors, of floats or as small as a file has them.
 
    Quantised weights stay quantised in memory. A product unpacks a small tile of them to floats
    and then does what it would do with floats: so the result has the same bits as if the whole
@@ -239,8 +239,8 @@ static void matrix_unpack(const matrix *w, int first, int col, int cols, matrix_
 
 /* ==== products ==== */
 
-/* sums [n][MATRIX_PANEL] += n tokens x [n][cols], `apart` floats from each other, times `width` rows
-   [cols][width]. Inlined below with a constant n and width: then the sums live in vector
+/* sums [n][MATRIX_PANEL] += n tokens x [n][cols], `apart` floats from each other, times `width`
+   rows [cols][width]. Inlined below with a constant n and width: then the sums live in vector
    registers. */
 static inline void matrix_add(const float *restrict rows, int cols, int width, int n,
                               const float *restrict x, int apart,
@@ -355,7 +355,7 @@ void matrix_set_packed_row(matrix *w, int row, const unsigned char *bytes)
   for (size_t i = 0; i < n; i++) panel[i * MATRIX_PANEL + (size_t)lane] = bytes[i];
 }
 
-/* Only the numbers of 16 bits can be infinite: all weights of F16 and BF16, the scales of others. */
+/* Only numbers of 16 bits can be infinite: all weights of F16 and BF16, the scales of others. */
 int matrix_packed_row_is_finite(const matrix *w, const unsigned char *bytes)
 {
   const matrix_format *f = matrix_format_of((uint32_t)w->type);

@@ -569,7 +569,8 @@ static int llama_layer(llama_reader *r, int l)
   const struct { const char *name; matrix *w; int rows, cols; } matrices[] = {
     { "attn_q", &layer->wq, q_dim, m->dim },         { "attn_k", &layer->wk, kv_dim, m->dim },
     { "attn_v", &layer->wv, kv_dim, m->dim },        { "attn_output", &layer->wo, m->dim, q_dim },
-    { "ffn_gate", &layer->w1, m->hidden_dim, m->dim }, { "ffn_up", &layer->w3, m->hidden_dim, m->dim },
+    { "ffn_gate", &layer->w1, m->hidden_dim, m->dim },
+    { "ffn_up", &layer->w3, m->hidden_dim, m->dim },
     { "ffn_down", &layer->w2, m->dim, m->hidden_dim },
   };
   char name[GGUF_NAME];

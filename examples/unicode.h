@@ -216,7 +216,8 @@ uint32_t unicode_take(const unsigned char *text, size_t n, int *len)
 {
   static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
   uint32_t first = text[0], character;
-  int size = first < 0x80 ? 1 : first >> 5 == 6 ? 2 : first >> 4 == 14 ? 3 : first >> 3 == 30 ? 4 : 0;
+  int size = first >> 7 == 0 ? 1 : first >> 5 == 6 ? 2 : first >> 4 == 14 ? 3 : 4;
+  if (size == 4 && first >> 3 != 30) size = 0;
   *len = 1;
   if (size == 0 || (size_t)size > n) return UNICODE_BROKEN;
   character = size == 1 ? first : first & (0x7fu >> size);

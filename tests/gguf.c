@@ -190,7 +190,8 @@ static void add_layer(maker *m, const shape *s, int l)
 {
   int kv_dim = s->dim / s->heads * s->kv_heads;
   const struct { const char *name; int cols, rows; } list[] = {
-    { "attn_q", s->dim, s->dim },     { "attn_k", s->dim, kv_dim },     { "attn_v", s->dim, kv_dim },
+    { "attn_q", s->dim, s->dim },     { "attn_k", s->dim, kv_dim },
+    { "attn_v", s->dim, kv_dim },
     { "attn_output", s->dim, s->dim }, { "ffn_gate", s->dim, s->hidden },
     { "ffn_up", s->dim, s->hidden },  { "ffn_down", s->hidden, s->dim },
   };
@@ -260,9 +261,9 @@ static void add_tokenizer(maker *m, const shape *s)
 static void add_keys(maker *m, const shape *s)
 {
   static const char *const optional[] = {
-    "general.alignment", "llama.expert_count", "llama.attention.causal", "llama.attention.key_length",
-    "llama.attention.value_length", "llama.rope.scaling.type", "llama.rope.scaling.factor",
-    "tokenizer.ggml.unknown_token_id", "odd.key"
+    "general.alignment", "llama.expert_count", "llama.attention.causal",
+    "llama.attention.key_length", "llama.attention.value_length", "llama.rope.scaling.type",
+    "llama.rope.scaling.factor", "tokenizer.ggml.unknown_token_id", "odd.key"
   };
   add_text(m, "general.architecture", "llama");
   add_u32(m, "llama.block_count", s->layers);
