@@ -450,7 +450,7 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_KEEP(t) ((void)0)
 #endif
 #if LCX_GNU
-#define LCX_FETCH(p) __builtin_prefetch(p, 0, 3)
+#define LCX_FETCH(p) __builtin_prefetch(p, 0, 2) /* not into the nearest cache: it is full */
 #else
 #define LCX_FETCH(p) ((void)0)
 #endif
@@ -507,7 +507,6 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_SPAN 64      /* tokens: the unit of softmax; changing it changes every bit  */
 #define LCX_SEGMENT 512  /* tokens: the unit of merging partial results; likewise       */
 #define LCX_ROWS 96      /* most (token, head) rows in one pass over the keys           */
-#define LCX_DIRECT 8     /* up to so many rows read float16 as it is; more widen it once */
 #define LCX_DIMS 576     /* largest head_dim and head_dim_v                             */
 #define LCX_BIG 1.09951163e12f /* 2^40: holds queries and keys so that no score overflows */
 #define LCX_MAX 3.40282347e38f
@@ -857,10 +856,10 @@ typedef struct lcx_kernels {
   void (*sum)(float *x, const float *more, float *rest, int n, int onto);
 } lcx_kernels;
 
-/* bfloat16 is widened to float32 span by span, float16 when so many rows share the work. */
-LCX_INLINE int lcx_widens(int type, int rows)
+/* bfloat16 is widened to float32 span by span, float16 when more than `direct` rows share it. */
+LCX_INLINE int lcx_widens(int type, int rows, int direct)
 {
-  return type == LONGCTX_BF16 || (type == LONGCTX_F16 && rows > LCX_DIRECT);
+  return type == LONGCTX_BF16 || (type == LONGCTX_F16 && rows > direct);
 }
 
 /* visible tokens of a span: first <= token < last */
@@ -925,7 +924,9 @@ static LCX_UNUSED lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
      v_exp2i(p, t): p * 2^i, i the low bits of t, by integer addition to the exponent
      LCX_FN(hmax): largest lane      v_lanes: 0, 1, 2, ...
      v_int: int32 lanes to float
-     v_shapes_*: S(type, rows, vectors of keys, vectors of values), register tiles, largest first
+     v_shapes_*: S(type, rows, vectors of keys, vectors of values), register tiles, largest first;
+       behind one that does not divide 64 lanes stands the one for the rest
+     v_direct: up to so many rows read float16 as it is; more share one that was widened
 
    int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
    (signed) by four unsigned bytes, exact on every set. Multipliers are packed as the words read
@@ -983,6 +984,7 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
 #define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 4, 4)
 #define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 4, 4)
 #define v_shapes_q8(S) S(Q8, 4, 2, 4) S(Q8, 1, 4, 4)
+#define v_direct 8
 
 #elif LCX_PASS == LCX_AVX2
 #define LCX_HAVE_AVX2 1
@@ -1042,8 +1044,9 @@ LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 }
 #define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
 #define v_shapes_f32(S) S(F32, 6, 2, 2) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
-#define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
-#define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
+#define v_shapes_f16(S) S(F16, 6, 2, 2) S(F16, 4, 3, 3) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
+#define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 8, 8)
+#define v_direct LCX_ROWS /* widening is free beside fma */
 
 #elif LCX_PASS == LCX_SSE2
 #define LCX_HAVE_SSE2 1
@@ -1127,6 +1130,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 #define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
+#define v_direct 8
 
 #elif LCX_PASS == LCX_NEON
 #define LCX_HAVE_NEON 1
@@ -1185,6 +1189,7 @@ LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32
 #define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 4, 4) S(Q8, 1, 4, 4)
+#define v_direct 8
 
 #elif LCX_PASS == LCX_WASM
 #define LCX_HAVE_WASM 1
@@ -1252,6 +1257,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 #define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
+#define v_direct 8
 
 #else /* scalar, with or without hardware fused multiply-add */
 #if LCX_PASS == LCX_SCALAR_FMA
@@ -1345,6 +1351,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
 #define v_shapes_f32(S) S(F32, 1, 4, 4)
 #define v_shapes_f16(S) S(F16, 1, 4, 4)
 #define v_shapes_q8(S) S(Q8, 1, 4, 4)
+#define v_direct 8
 #endif
 
 /* ============================================================================================ */
@@ -1592,23 +1599,24 @@ LCX_T static void LCX_FN(quantise_q)(lcx_rows *w)
                            : v_load_bf16((const void *)(p)))
 
 /* Scores of `rows` queries against `vecs` vectors of keys from column c on. q.k is one chain of fma
-   over the dims per (query, key), whatever the tile. */
+   over the dims per (query, key), whatever the tile. A row alone reads one stream, which hardware
+   fetches best by itself. */
 LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_store *st,
                                       const lcx_span *sp, const float *q, int c, float *s)
 {
   v_f32 acc[6][8], x[8];
-  const unsigned char *k[4]; /* by groups of 16 columns */
+  const unsigned char *k[8]; /* by groups of columns inside one tile */
   size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
-  int d, i, j, dims = st->head_dim;
-  LCX_UNROLL for (j = 0; j < vecs * v_width; j += 16)
-    k[j / 16] = lcx_column(sp, c + j, lcx_elem(type));
+  int d, i, j, dims = st->head_dim, group = vecs * v_width % 16 ? v_width : 16;
+  LCX_UNROLL for (j = 0; j < vecs * v_width; j += group)
+    k[j / group] = lcx_column(sp, c + j, lcx_elem(type));
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_set(0.0f);
   }
   for (d = 0; d < dims; ++d, at += step) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
-      const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * lcx_elem(type);
-      if (rows < 6 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
+      const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
+      if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
       x[j] = LCX_LOAD(type, p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1674,12 +1682,12 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
       acc[i][j] = v_mul(v_load(o + i * w->stride + j * v_width), a);
   }
   for (t = first; t < last;) {
-    int g = t / 16, end = lcx_min(16 * g + 16, last);
+    int g = t / 16, end = st->tile == 16 ? lcx_min(16 * g + 16, last) : last;
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
     for (; t < end; ++t, v += row) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
-        if (rows < 6 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
+        if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
         x[j] = LCX_LOAD(type, y);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1707,11 +1715,11 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
   }
   for (t = first & ~3; t < last;) {
-    int g = t / 16, end = lcx_min(16 * g + 16, last);
+    int g = t / 16, end = st->tile == 16 ? lcx_min(16 * g + 16, last) : last;
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
     for (; t < end; t += 4, v += row) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
-        if ((dim + j * v_width) * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
+        if (j * v_width * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
         x[j] = vi_load(v + j * v_width * 4);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1777,35 +1785,46 @@ static const LCX_FN(tile) LCX_FN(tiles)[] = {
     LCX_TILE(F32, 1, 1, 1) LCX_TILE(F16, 1, 1, 1) LCX_TILE(Q8, 1, 1, 1)};
 #undef LCX_TILE
 
-/* Columns from..to of a span for rows r..end-1, by the largest tiles that fit. */
+/* Scores of all rows in a span, by the largest tiles that fit. All rows pass over a strip of keys
+   before the next one, so that it stays in the nearest cache; so do values, below. */
 LCX_T LCX_OUTLINE void LCX_FN(qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
-                                  const float *q, int r, int end, int from, int to)
+                                  const float *q, lcx_hull all)
 {
   const LCX_FN(tile) *t;
-  int narrow = w->careful || to - from <= v_width, c;
-  for (t = LCX_FN(tiles); r < end; ++t) {
+  int narrow = w->careful || all.last - all.first <= v_width, r = 0, end, i, c;
+  for (t = LCX_FN(tiles); r < w->n; ++t) {
     int step = t->key_vecs * v_width;
     if (t->type != st->type_k || narrow != (t->key_vecs == 1)) continue;
-    for (; end - r >= t->rows; r += t->rows)
-      for (c = from / step * step; c < to; c += step)
-        t->qk(st, sp, w, q + r * st->head_dim, r, c);
+    end = r + (w->n - r) / t->rows * t->rows;
+    for (c = r < end ? all.first / step * step : all.last; c < all.last; c += step)
+      for (i = r; i < end; i += t->rows) {
+        lcx_hull some = lcx_hull_of(w, i, i + t->rows);
+        if (c < some.last && c + step > some.first)
+          (c + step > LCX_SPAN ? t + 1 : t)->qk(st, sp, w, q + i * st->head_dim, i, c);
+      }
+    r = end;
   }
 }
 
-/* The values' sums of rows r..end-1. */
-LCX_T LCX_OUTLINE void LCX_FN(pv)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
-                                  int r, int end, int first, int last)
+/* The values' sums of all rows. */
+LCX_T LCX_OUTLINE void LCX_FN(pv)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w)
 {
-  const LCX_FN(tile) *t;
-  int d, i, step;
-  for (t = LCX_FN(tiles); r < end; ++t) {
+  const LCX_FN(tile) *t, *u;
+  int r = 0, end, d, i, j, left;
+  for (t = LCX_FN(tiles); r < w->n; ++t) {
     if (t->type != st->type_v || t->val_vecs == 1) continue;
-    for (; end - r >= t->rows; r += t->rows)
-      for (d = 0; d < st->head_dim_v; d += step) {
-        step = lcx_min(t->val_vecs * v_width, lcx_panel_width(st, d) - d % LCX_PANEL);
-        if (step > v_width) t->pv(st, sp, w, r, d, first, last);
-        else for (i = 0; i < t->rows; ++i) t->pv_narrow(st, sp, w, r + i, d, first, last);
+    end = r + (w->n - r) / t->rows * t->rows;
+    for (d = r < end ? 0 : st->head_dim_v; d < st->head_dim_v; d += u->val_vecs * v_width) {
+      left = lcx_panel_width(st, d) - d % LCX_PANEL;
+      u = LCX_PANEL - d % LCX_PANEL < t->val_vecs * v_width ? t + 1 : t;
+      for (i = r; i < end; i += t->rows) {
+        lcx_hull some = lcx_hull_of(w, i, i + t->rows);
+        if (some.first >= some.last) continue;
+        if (left > v_width) u->pv(st, sp, w, i, d, some.first, some.last);
+        else for (j = 0; j < t->rows; ++j) t->pv_narrow(st, sp, w, i + j, d, some.first, some.last);
       }
+    }
+    r = end;
   }
 }
 
@@ -1864,22 +1883,25 @@ LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, i
   }
 }
 
-/* weights of rows r..end-1 for int8 values: 8 bits at scale max(weight * value scale)/255 */
+/* The rows' weights for int8 values: 8 bits at scale max(weight * value scale)/255. The scale of a
+   value that no row sees counts as 0: it may be stale, or just being written by another part. */
 LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp,
-                                          const lcx_rows *w, int r, int end)
+                                          const lcx_rows *w, lcx_hull all)
 {
-  v_f32 zero = v_set(0.0f);
-  int j;
-  for (; r < end; ++r) {
+  v_f32 zero = v_set(0.0f), first = v_set((float)all.first), last = v_set((float)all.last);
+  float scales[LCX_SPAN];
+  int r, j;
+  for (j = 0; j < LCX_SPAN; j += v_width) {
+    v_f32 a = zero, token = v_add(v_lanes(), v_set((float)j));
+    if (j + v_width > all.first && j < all.last)
+      a = v_load((const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v));
+    v_store(scales + j, v_pick(token, first, zero, v_pick(token, last, a, zero)));
+  }
+  for (r = 0; r < w->n; ++r) {
     float *p = w->s + r * LCX_SPAN, most;
-    v_f32 top = zero, factor, low = v_set((float)w->lo[r]), high = v_set((float)w->hi[r]);
+    v_f32 top = zero, factor;
     for (j = 0; j < LCX_SPAN; j += v_width) {
-      v_f32 a = zero, token = v_add(v_lanes(), v_set((float)j));
-      if (j + v_width > w->lo[r] && j < w->hi[r]) { /* another part may be writing elsewhere */
-        const float *scale = (const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v);
-        a = v_mul(v_load(p + j), v_load(scale));
-        a = v_pick(token, low, zero, v_pick(token, high, a, zero)); /* stale scales: no numbers */
-      }
+      v_f32 a = v_mul(v_load(p + j), v_load(scales + j));
       top = v_max(top, a);
       v_store(p + j, a);
     }
@@ -1934,16 +1956,17 @@ LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store
                                   const unsigned char *ring, int64_t from, int64_t to)
 {
   const lcx_store *sk = store, *sv = store;
-  int r, i, j, at_once = store->type_k == LONGCTX_F32 ? 6 : 4, slot;
+  int r, i, j, slot, wide_k = lcx_widens(store->type_k, w->n, v_direct);
+  int wide_v = lcx_widens(store->type_v, w->n, v_direct);
   lcx_store wide;
   int64_t x;
-  if (lcx_widens(store->type_k, w->n) || lcx_widens(store->type_v, w->n)) {
+  if (wide_k || wide_v) {
     lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
                    0);
     wide.tiles = 1;
     wide.val = 0; /* keys and values lie apart */
-    if (lcx_widens(store->type_k, w->n)) sk = &wide, at_once = 6;
-    if (lcx_widens(store->type_v, w->n)) sv = &wide;
+    if (wide_k) sk = &wide;
+    if (wide_v) sv = &wide;
   }
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
@@ -1953,32 +1976,25 @@ LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store
   x = from / LCX_SPAN * LCX_SPAN;
   slot = lcx_slot_of(store, x);
   for (; x < to; x += LCX_SPAN, slot = (slot + LCX_SPAN / store->tile) % store->tiles) {
-    lcx_hull all = lcx_visible(w, which, x), some;
-    lcx_span stored, wide_key, wide_val;
+    lcx_hull all = lcx_visible(w, which, x);
+    lcx_span stored, key_span, val_span;
     const lcx_span *key = &stored, *val = &stored;
     if (all.first >= all.last) continue;
     stored = lcx_span_at(store, ring, slot);
     if (sk != store) {
       LCX_FN(widen_keys)(store, &stored, all, w->keys);
-      wide_key = lcx_span_at(sk, (const unsigned char *)w->keys, 0);
-      key = &wide_key;
+      key_span = lcx_span_at(sk, (const unsigned char *)w->keys, 0);
+      key = &key_span;
     }
     if (sv != store) {
       LCX_FN(widen_vals)(store, &stored, all, w->vals);
-      wide_val = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
-      val = &wide_val;
+      val_span = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
+      val = &val_span;
     }
-    for (r = 0; r < w->n; r = j) { /* keys for all rows, then values: each stays in near cache */
-      some = lcx_hull_of(w, r, j = lcx_min(r + at_once, w->n));
-      if (some.first < some.last)
-        LCX_FN(qk)(sk, key, w, w->q[which], r, j, some.first, some.last);
-    }
+    LCX_FN(qk)(sk, key, w, w->q[which], all);
     LCX_FN(soften)(w, w->stand[which], x);
-    if (sv->type_v == LONGCTX_Q8) LCX_FN(quantise_w)(sv, val, w, 0, w->n);
-    for (r = 0; r < w->n; r = j) {
-      some = lcx_hull_of(w, r, j = lcx_min(r + at_once, w->n));
-      if (some.first < some.last) LCX_FN(pv)(sv, val, w, r, j, some.first, some.last);
-    }
+    if (sv->type_v == LONGCTX_Q8) LCX_FN(quantise_w)(sv, val, w, all);
+    LCX_FN(pv)(sv, val, w);
   }
   for (r = 0; r < w->n; ++r) {
     float sum[16];
@@ -2313,6 +2329,7 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef v_shapes_f16
 #undef v_shapes_f32
 #undef v_shapes_q8
+#undef v_direct
 #undef LCX_FN
 #endif /* LCX_PASS: rooms 5 and 6 */
 
@@ -2764,8 +2781,8 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
   LCX_CARVE(float, sum_o, n * stride);
   LCX_CARVE(float, line, (k > v ? k : v) + 32);
   LCX_CARVE(float, key, k + 32);
-  LCX_CARVE(float, keys, lcx_widens(wish->type_k, rows) ? k * LCX_SPAN + 64 : 0);
-  LCX_CARVE(float, vals, lcx_widens(wish->type_v, rows) ? v * LCX_SPAN + 64 : 0);
+  LCX_CARVE(float, keys, lcx_widens(wish->type_k, rows, 0) ? k * LCX_SPAN + 64 : 0);
+  LCX_CARVE(float, vals, lcx_widens(wish->type_v, rows, 0) ? v * LCX_SPAN + 64 : 0);
   LCX_CARVE(int32_t, qi, wish->type_k == LONGCTX_Q8 ? n * quads * 2 : 0);
   LCX_CARVE(float, qi_scale, wish->type_k == LONGCTX_Q8 ? n : 0);
   LCX_CARVE(int32_t, qi_shift, wish->type_k == LONGCTX_Q8 ? n : 0);
