@@ -835,16 +835,32 @@ LCX_INLINE lcx_memory lcx_memory_make(int head_dim, int head_dim_v)
   return m;
 }
 
-/* One instruction set's kernels; room 6 says what each does. */
+/* visible tokens of a span: first <= token < last */
+typedef struct lcx_hull { int first, last; } lcx_hull;
+
+/* A register tile: how many rows, and vectors of keys or of values, it takes at once. */
+typedef struct lcx_tile {
+  int type, rows, key_vecs, val_vecs;
+  void (*qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, const float *q, int r,
+             int c);
+  void (*pv)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, int r, int dim, int first,
+             int last);
+  void (*pv_narrow)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, int r, int dim,
+                    int first, int last); /* of one row */
+} lcx_tile;
+
+/* One instruction set's kernels; room 6 says what each does, room 5 what the numbers are. */
 typedef struct lcx_kernels {
+  int width, direct, quad;
+  const lcx_tile *tiles; /* largest first, narrow ones of one vector last */
   void (*turn)(const uint64_t *step, int half, uint64_t position, float mscale, float *turn);
   int (*hold)(const float *x, int dims, int pairs, float factor, float limit, float *y);
   void (*rotate)(const float *x, int dims, int half, const float *turn, float *y);
-  void (*append)(const lcx_store *st, unsigned char *tile, int token, const float *k,
-                 const float *v);
-  void (*quantise_q)(lcx_rows *w);
-  void (*segment)(lcx_rows *w, int which, const lcx_store *st, const unsigned char *ring,
-                  int64_t from, int64_t to);
+  float (*round)(const float *x, int n, float top, int16_t *q);
+  void (*widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *keys);
+  void (*widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *vals);
+  void (*soften)(const lcx_rows *w, const int64_t *stand, int64_t x);
+  void (*quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, lcx_hull all);
   void (*merge)(float *sum_m, float *sum_l, float *sum_o, float m, float l, const float *o,
                 int dims);
   void (*finish)(const float *o, float l, int dims, float *out);
@@ -860,31 +876,6 @@ typedef struct lcx_kernels {
 LCX_INLINE int lcx_widens(int type, int rows, int direct)
 {
   return type == LONGCTX_BF16 || (type == LONGCTX_F16 && rows > direct);
-}
-
-/* visible tokens of a span: first <= token < last */
-typedef struct lcx_hull { int first, last; } lcx_hull;
-
-LCX_INLINE lcx_hull lcx_hull_of(const lcx_rows *w, int row, int end)
-{
-  lcx_hull h = {LCX_SPAN, 0};
-  for (; row < end; ++row) {
-    if (w->lo[row] >= w->hi[row]) continue;
-    if (w->lo[row] < h.first) h.first = w->lo[row];
-    if (w->hi[row] > h.last) h.last = w->hi[row];
-  }
-  return h;
-}
-
-/* lo and hi of every row in the span that starts at x, and their hull */
-static LCX_UNUSED lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
-{
-  int r;
-  for (r = 0; r < w->n; ++r) {
-    w->lo[r] = (int)lcx_max64(0, lcx_min64(w->from[which][r] - x, LCX_SPAN));
-    w->hi[r] = (int)lcx_max64(0, lcx_min64(w->to[which][r] - x, LCX_SPAN));
-  }
-  return lcx_hull_of(w, 0, w->n);
 }
 
 #ifdef LONGCTX_NO_DISPATCH /* rooms 5 and 6 are read once, here */
@@ -1348,9 +1339,15 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
   memcpy((unsigned char *)w + 2 * j, &m, 2);
 }
 #define vw_store(w, j, t) LCX_FN(vw_store)(w, j, t)
+#if LCX_X86 /* beside faster sets it is there to compare with: small, not fast */
+#define v_shapes_f32(S)
+#define v_shapes_f16(S)
+#define v_shapes_q8(S)
+#else
 #define v_shapes_f32(S) S(F32, 1, 4, 4)
 #define v_shapes_f16(S) S(F16, 1, 4, 4)
 #define v_shapes_q8(S) S(Q8, 1, 4, 4)
+#endif
 #define v_direct 8
 #endif
 
@@ -1494,103 +1491,18 @@ LCX_T static float LCX_FN(most)(const float *x, int n)
   return LCX_FN(hmax)(top);
 }
 
-/* 16 numbers from x on, times factor, to the nearest integers */
-LCX_T LCX_INLINE void LCX_FN(round16)(const float *x, float factor, int16_t *q)
+/* x[n] to the nearest integers at a scale that makes its largest magnitude `top`; returns the scale.
+   Both arrays have 16 to spare. */
+LCX_T static float LCX_FN(round)(const float *x, int n, float top, int16_t *q)
 {
-  float t[16];
-  int i;
-  for (i = 0; i < 16; i += v_width)
-    v_store(t + i, v_fma(v_load(x + i), v_set(factor), v_set(12582912.0f)));
-  for (i = 0; i < 16; ++i) q[i] = (int16_t)(int32_t)(lcx_bits(t[i]) - 0x4b400000u);
-}
-
-/* n numbers to memory as float32, float16 or bfloat16, `step` bytes apart */
-LCX_T LCX_INLINE void LCX_FN(put)(int type, const float *x, int n, unsigned char *p, int step)
-{
-  int i;
-  if (type == LONGCTX_F32)
-    for (i = 0; i < n; ++i, p += step) *(float *)(void *)p = x[i];
-  else if (type == LONGCTX_F16)
-    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_f16_from_f32(x[i]);
-  else
-    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_bf16_from_f32(x[i]);
-}
-
-/* One token of one KV head into its tile; k is rotated already, both are finite and have 16 floats
-   to spare. int8: nearest integers at the scale max/127. */
-LCX_T static void LCX_FN(append)(const lcx_store *st, unsigned char *tile, int token,
-                                 const float *k, const float *v)
-{
-  unsigned char *val = tile + st->val;
-  int d, i, n, size = lcx_elem(st->type_k);
-  int16_t q[16];
-  if (st->type_k == LONGCTX_Q8) {
-    float most = LCX_FN(most)(k, st->head_dim), factor = most > 0 ? 127.0f / most : 0.0f;
-    ((float *)(void *)(tile + st->scale_k))[token] = most / 127.0f;
-    for (d = 0; d < st->head_dim; d += 16) {
-      LCX_FN(round16)(k + d, factor, q);
-      for (i = 0; i < lcx_min(16, st->head_dim - d); ++i)
-        tile[lcx_key_at(st, d + i, token)] = (unsigned char)(q[i] + 128);
-    }
-  } else {
-    LCX_FN(put)(st->type_k, k, st->head_dim, tile + token * size, st->tile * size);
+  float most = LCX_FN(most)(x, n), t[v_width];
+  v_f32 factor = v_set(most > 0 ? top / most : 0.0f);
+  int i, j;
+  for (i = 0; i < n; i += v_width) {
+    v_store(t, v_fma(v_load(x + i), factor, v_set(12582912.0f)));
+    for (j = 0; j < v_width; ++j) q[i + j] = (int16_t)(int32_t)(lcx_bits(t[j]) - 0x4b400000u);
   }
-  size = lcx_elem(st->type_v);
-  if (st->type_v == LONGCTX_Q8) {
-    float most = LCX_FN(most)(v, st->head_dim_v), factor = most > 0 ? 127.0f / most : 0.0f;
-    ((float *)(void *)(tile + st->scale_v))[token] = most / 127.0f;
-    for (d = 0; d < st->head_dim_v; d += 16) {
-      LCX_FN(round16)(v + d, factor, q);
-      for (i = 0; i < lcx_min(16, st->head_dim_v - d); ++i)
-        val[lcx_val_at(st, token, d + i)] = (unsigned char)q[i];
-    }
-  } else {
-    for (d = 0; d < st->head_dim_v; d += n) {
-      n = lcx_panel_width(st, d);
-      LCX_FN(put)(st->type_v, v + d, n, val + lcx_val_at(st, token, d), size);
-    }
-  }
-}
-
-/* four 14-bit multipliers of a query as vq_dot reads them */
-LCX_T LCX_INLINE void LCX_FN(pack)(const int16_t *m, int32_t *out)
-{
-#if LCX_QUAD == LCX_QUAD_BYTES
-  uint32_t high = 0, low = 0;
-  int i;
-  for (i = 0; i < 4; ++i) {
-    int h = (m[i] + 64) >> 7;
-    high |= (uint32_t)(h & 255) << 8 * i;
-    low |= (uint32_t)((m[i] - 128 * h) & 255) << 8 * i;
-  }
-  out[0] = (int32_t)high;
-  out[1] = (int32_t)low;
-#else
-  int b = LCX_QUAD == LCX_QUAD_EVEN_ODD ? 2 : 1, c = 3 - b;
-  out[0] = (int32_t)((uint32_t)(uint16_t)m[0] | (uint32_t)(uint16_t)m[b] << 16);
-  out[1] = (int32_t)((uint32_t)(uint16_t)m[c] | (uint32_t)(uint16_t)m[3] << 16);
-#endif
-}
-
-/* 14-bit queries for int8 keys */
-LCX_T static void LCX_FN(quantise_q)(lcx_rows *w)
-{
-  int r, d, i, dims = w->head_dim, quads = (dims + 3) / 4;
-  for (r = 0; r < w->n; ++r) {
-    const float *q = w->q[0] + r * dims;
-    float most = LCX_FN(most)(q, dims), factor = most > 0 ? 8191.0f / most : 0.0f;
-    int32_t sum = 0;
-    for (d = 0; d < dims; d += 16) {
-      int16_t m[16];
-      LCX_FN(round16)(q + d, factor, m);
-      for (i = lcx_min(16, dims - d); i < 16; ++i) m[i] = 0;
-      for (i = 0; i < 16; ++i) sum += m[i];
-      for (i = 0; i < lcx_min(4, quads - d / 4); ++i)
-        LCX_FN(pack)(m + 4 * i, w->qi + (r * quads + d / 4 + i) * 2);
-    }
-    w->qi_scale[r] = most / 8191.0f;
-    w->qi_shift[r] = -128 * sum;
-  }
+  return most / top;
 }
 
 #define LCX_LOAD(type, p)                                                                        \
@@ -1769,64 +1681,13 @@ v_shapes_q8(LCX_TILES) LCX_TILES(Q8, 1, 1, 1)
 #undef LCX_PV_TILE
 #undef LCX_TILES
 
-typedef struct LCX_FN(tile) {
-  int type, rows, key_vecs, val_vecs;
-  void (*qk)(const lcx_store *, const lcx_span *, const lcx_rows *, const float *q, int r, int c);
-  void (*pv)(const lcx_store *, const lcx_span *, const lcx_rows *, int r, int d, int first,
-             int last);
-  void (*pv_narrow)(const lcx_store *, const lcx_span *, const lcx_rows *, int r, int d, int first,
-                    int last); /* of one row */
-} LCX_FN(tile);
 #define LCX_TILE(type, rows, vk, vv)                                                             \
   {LONGCTX_##type, rows, vk, vv, LCX_FN(qk_##type##_##rows##_##vk),                              \
    LCX_FN(pv_##type##_##rows##_##vv), LCX_FN(pv_##type##_1_1)},
-static const LCX_FN(tile) LCX_FN(tiles)[] = {
+static const lcx_tile LCX_FN(tiles)[] = {
     v_shapes_f32(LCX_TILE) v_shapes_f16(LCX_TILE) v_shapes_q8(LCX_TILE) LCX_TILE(F32, 4, 1, 1)
     LCX_TILE(F32, 1, 1, 1) LCX_TILE(F16, 1, 1, 1) LCX_TILE(Q8, 1, 1, 1)};
 #undef LCX_TILE
-
-/* Scores of all rows in a span, by the largest tiles that fit. All rows pass over a strip of keys
-   before the next one, so that it stays in the nearest cache; so do values, below. */
-LCX_T LCX_OUTLINE void LCX_FN(qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
-                                  const float *q, lcx_hull all)
-{
-  const LCX_FN(tile) *t;
-  int narrow = w->careful || all.last - all.first <= v_width, r = 0, end, i, c;
-  for (t = LCX_FN(tiles); r < w->n; ++t) {
-    int step = t->key_vecs * v_width;
-    if (t->type != st->type_k || narrow != (t->key_vecs == 1)) continue;
-    end = r + (w->n - r) / t->rows * t->rows;
-    for (c = r < end ? all.first / step * step : all.last; c < all.last; c += step)
-      for (i = r; i < end; i += t->rows) {
-        lcx_hull some = lcx_hull_of(w, i, i + t->rows);
-        if (c < some.last && c + step > some.first)
-          (c + step > LCX_SPAN ? t + 1 : t)->qk(st, sp, w, q + i * st->head_dim, i, c);
-      }
-    r = end;
-  }
-}
-
-/* The values' sums of all rows. */
-LCX_T LCX_OUTLINE void LCX_FN(pv)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w)
-{
-  const LCX_FN(tile) *t, *u;
-  int r = 0, end, d, i, j, left;
-  for (t = LCX_FN(tiles); r < w->n; ++t) {
-    if (t->type != st->type_v || t->val_vecs == 1) continue;
-    end = r + (w->n - r) / t->rows * t->rows;
-    for (d = r < end ? 0 : st->head_dim_v; d < st->head_dim_v; d += u->val_vecs * v_width) {
-      left = lcx_panel_width(st, d) - d % LCX_PANEL;
-      u = LCX_PANEL - d % LCX_PANEL < t->val_vecs * v_width ? t + 1 : t;
-      for (i = r; i < end; i += t->rows) {
-        lcx_hull some = lcx_hull_of(w, i, i + t->rows);
-        if (some.first >= some.last) continue;
-        if (left > v_width) u->pv(st, sp, w, i, d, some.first, some.last);
-        else for (j = 0; j < t->rows; ++j) t->pv_narrow(st, sp, w, i + j, d, some.first, some.last);
-      }
-    }
-    r = end;
-  }
-}
 
 /* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are
    replaced, never computed with; `stand` is the query's distance to the span's first token. */
@@ -1849,7 +1710,7 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float stand)
 /* One step of the online softmax over a span that starts at x: scores become weights; maximum,
    rescale and the sum's 16 lanes move on. Rows go through each phase together, so that none waits
    for its own maximum. */
-LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, int64_t x)
+LCX_T static void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, int64_t x)
 {
   int r, j;
   for (r = 0; r < w->n; ++r) {
@@ -1885,7 +1746,7 @@ LCX_T LCX_OUTLINE void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, i
 
 /* The rows' weights for int8 values: 8 bits at scale max(weight * value scale)/255. The scale of a
    value that no row sees counts as 0: it may be stale, or just being written by another part. */
-LCX_T LCX_OUTLINE void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp,
+LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp,
                                           const lcx_rows *w, lcx_hull all)
 {
   v_f32 zero = v_set(0.0f), first = v_set((float)all.first), last = v_set((float)all.last);
@@ -1922,7 +1783,7 @@ LCX_T LCX_INLINE void LCX_FN(widen)(int type, const unsigned char *p, size_t ahe
   for (i = 0; i < n; i += v_width) v_store(to + i, LCX_LOAD(type, p + i * 2));
 }
 
-LCX_T LCX_OUTLINE void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
+LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
                                           float *keys)
 {
   int c, d, dims = st->head_dim, type = st->type_k, step = st->tile * 2;
@@ -1935,7 +1796,7 @@ LCX_T LCX_OUTLINE void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *s
   }
 }
 
-LCX_T LCX_OUTLINE void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
+LCX_T static void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
                                           float *vals)
 {
   int d, t, type = st->type_v;
@@ -1948,60 +1809,6 @@ LCX_T LCX_OUTLINE void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *s
       if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, sp->ahead, width, to);
       else LCX_FN(widen)(LONGCTX_BF16, p, sp->ahead, width, to);
     }
-  }
-}
-
-/* Rows against one segment, from <= x < to, of the store `which`: m, l and o of each row. */
-LCX_T static void LCX_FN(segment)(lcx_rows *w, int which, const lcx_store *store,
-                                  const unsigned char *ring, int64_t from, int64_t to)
-{
-  const lcx_store *sk = store, *sv = store;
-  int r, i, j, slot, wide_k = lcx_widens(store->type_k, w->n, v_direct);
-  int wide_v = lcx_widens(store->type_v, w->n, v_direct);
-  lcx_store wide;
-  int64_t x;
-  if (wide_k || wide_v) {
-    lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
-                   0);
-    wide.tiles = 1;
-    wide.val = 0; /* keys and values lie apart */
-    if (wide_k) sk = &wide;
-    if (wide_v) sv = &wide;
-  }
-  for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
-  memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
-  memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
-  from = lcx_max64(from, w->from[which][0]); /* rows are in order of time */
-  to = lcx_min64(to, w->to[which][w->n - 1]);
-  x = from / LCX_SPAN * LCX_SPAN;
-  slot = lcx_slot_of(store, x);
-  for (; x < to; x += LCX_SPAN, slot = (slot + LCX_SPAN / store->tile) % store->tiles) {
-    lcx_hull all = lcx_visible(w, which, x);
-    lcx_span stored, key_span, val_span;
-    const lcx_span *key = &stored, *val = &stored;
-    if (all.first >= all.last) continue;
-    stored = lcx_span_at(store, ring, slot);
-    if (sk != store) {
-      LCX_FN(widen_keys)(store, &stored, all, w->keys);
-      key_span = lcx_span_at(sk, (const unsigned char *)w->keys, 0);
-      key = &key_span;
-    }
-    if (sv != store) {
-      LCX_FN(widen_vals)(store, &stored, all, w->vals);
-      val_span = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
-      val = &val_span;
-    }
-    LCX_FN(qk)(sk, key, w, w->q[which], all);
-    LCX_FN(soften)(w, w->stand[which], x);
-    if (sv->type_v == LONGCTX_Q8) LCX_FN(quantise_w)(sv, val, w, all);
-    LCX_FN(pv)(sv, val, w);
-  }
-  for (r = 0; r < w->n; ++r) {
-    float sum[16];
-    memcpy(sum, w->lane + r * 16, sizeof sum);
-    for (i = 8; i > 0; i /= 2)
-      for (j = 0; j < i; ++j) sum[j] = sum[j] + sum[j + i];
-    w->l[r] = sum[0];
   }
 }
 
@@ -2293,9 +2100,10 @@ LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, i
 }
 
 static const lcx_kernels LCX_FN(kernels) = {
-    LCX_FN(turn),       LCX_FN(hold),    LCX_FN(rotate), LCX_FN(append), LCX_FN(quantise_q),
-    LCX_FN(segment),    LCX_FN(merge),   LCX_FN(finish), LCX_FN(feature), LCX_FN(recall),
-    LCX_FN(blend),      LCX_FN(fold),    LCX_FN(sum)};
+    v_width,            v_direct,           LCX_QUAD,       LCX_FN(tiles),      LCX_FN(turn),
+    LCX_FN(hold),       LCX_FN(rotate),     LCX_FN(round),  LCX_FN(widen_keys), LCX_FN(widen_vals),
+    LCX_FN(soften),     LCX_FN(quantise_w), LCX_FN(merge),  LCX_FN(finish),     LCX_FN(feature),
+    LCX_FN(recall),     LCX_FN(blend),      LCX_FN(fold),   LCX_FN(sum)};
 
 #undef v_width
 #undef v_f32
@@ -3114,19 +2922,63 @@ static int lcx_pairs(const lcx_layer *y)
   return y->rope == LONGCTX_ROPE_INTERLEAVED ? y->half : 0;
 }
 
+/* n numbers to memory as float32, float16 or bfloat16, `step` bytes apart */
+static void lcx_put(int type, const float *x, int n, unsigned char *p, int step)
+{
+  int i;
+  if (type == LONGCTX_F32)
+    for (i = 0; i < n; ++i, p += step) *(float *)(void *)p = x[i];
+  else if (type == LONGCTX_F16)
+    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_f16_from_f32(x[i]);
+  else
+    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_bf16_from_f32(x[i]);
+}
+
+/* One key, rotated already, into its tile; it is finite and has 16 floats to spare. */
+static void lcx_put_key(const lcx_kernels *kernel, const lcx_store *st, unsigned char *tile,
+                        int token, const float *k)
+{
+  int d, size = lcx_elem(st->type_k);
+  int16_t q[LCX_DIMS + 16];
+  if (st->type_k != LONGCTX_Q8) {
+    lcx_put(st->type_k, k, st->head_dim, tile + token * size, st->tile * size);
+    return;
+  }
+  ((float *)(void *)(tile + st->scale_k))[token] = kernel->round(k, st->head_dim, 127.0f, q);
+  for (d = 0; d < st->head_dim; ++d) tile[lcx_key_at(st, d, token)] = (unsigned char)(q[d] + 128);
+}
+
+/* Likewise the values. */
+static void lcx_put_val(const lcx_kernels *kernel, const lcx_store *st, unsigned char *tile,
+                        int token, const float *v)
+{
+  unsigned char *val = tile + st->val;
+  int d, size = lcx_elem(st->type_v);
+  int16_t q[LCX_DIMS + 16];
+  if (st->type_v != LONGCTX_Q8) {
+    for (d = 0; d < st->head_dim_v; d += LCX_PANEL)
+      lcx_put(st->type_v, v + d, lcx_panel_width(st, d), val + lcx_val_at(st, token, d), size);
+    return;
+  }
+  ((float *)(void *)(tile + st->scale_v))[token] = kernel->round(v, st->head_dim_v, 127.0f, q);
+  for (d = 0; d < st->head_dim_v; ++d) val[lcx_val_at(st, token, d)] = (unsigned char)q[d];
+}
+
 /* k [head_dim] un-rotated, v [head_dim_v] into a store of KV head h, at x; p is k's position. */
 static void lcx_write_at(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                          lcx_rows *w, int h, int which, int64_t x, int64_t p, const float *k,
                          const float *v)
 {
   const lcx_store *st = &y->store[which];
-  unsigned char *ring = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
-  int turn = which == 1;
+  unsigned char *tile = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]) +
+                        lcx_tile_at(st, x);
+  int turn = which == 1, token = (int)(x % st->tile);
   lcx_turn_to(kernel, lc, y, w, turn, p);
   kernel->hold(k, w->head_dim, lcx_pairs(y), 1.0f, LCX_BIG, w->line);
   kernel->rotate(w->line, w->head_dim, y->half, w->turn[turn], w->key);
+  lcx_put_key(kernel, st, tile, token, w->key);
   kernel->hold(v, w->head_dim_v, 0, 1.0f, LCX_MAX, w->line);
-  kernel->append(st, ring + lcx_tile_at(st, x), (int)(x % st->tile), w->key, w->line);
+  lcx_put_val(kernel, st, tile, token, w->line);
 }
 
 /* The token at position t into the cache of KV head h. */
@@ -3170,6 +3022,41 @@ static void lcx_look_back(const longctx *lc, const lcx_layer *y, lcx_rows *w, in
   w->stand[2][r] = i;
 }
 
+/* four 14-bit multipliers of a query as the words read them */
+static void lcx_pack(int quad, const int16_t *m, int32_t *out)
+{
+  if (quad == LCX_QUAD_BYTES) {
+    uint32_t high = 0, low = 0;
+    int i;
+    for (i = 0; i < 4; ++i) {
+      int h = (m[i] + 64) >> 7;
+      high |= (uint32_t)(h & 255) << 8 * i;
+      low |= (uint32_t)((m[i] - 128 * h) & 255) << 8 * i;
+    }
+    out[0] = (int32_t)high;
+    out[1] = (int32_t)low;
+  } else {
+    int b = quad == LCX_QUAD_EVEN_ODD ? 2 : 1, c = 3 - b;
+    out[0] = (int32_t)((uint32_t)(uint16_t)m[0] | (uint32_t)(uint16_t)m[b] << 16);
+    out[1] = (int32_t)((uint32_t)(uint16_t)m[c] | (uint32_t)(uint16_t)m[3] << 16);
+  }
+}
+
+/* 14-bit queries for int8 keys */
+static void lcx_quantise_q(const lcx_kernels *kernel, lcx_rows *w)
+{
+  int16_t m[LCX_DIMS + 16];
+  int r, d, dims = w->head_dim, quads = (dims + 3) / 4;
+  for (r = 0; r < w->n; ++r) {
+    int32_t sum = 0;
+    w->qi_scale[r] = kernel->round(w->q[0] + r * dims, dims, 8191.0f, m);
+    for (d = 0; d < dims; ++d) sum += m[d];
+    for (; d < 4 * quads; ++d) m[d] = 0;
+    for (d = 0; d < quads; ++d) lcx_pack(kernel->quad, m + 4 * d, w->qi + (r * quads + d) * 2);
+    w->qi_shift[r] = -128 * sum;
+  }
+}
+
 /* Rows r0..r0+n-1 of KV head h made ready: row r is head r % group of the batch's token r / group.
    q [tokens][n_heads][head_dim], the first token at the context's position; or feedback rows. */
 static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
@@ -3195,7 +3082,7 @@ static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_
     }
     if (w->slope) w->slope[r] = slopes[head];
   }
-  if (lc->wish.type_k == LONGCTX_Q8) kernel->quantise_q(w);
+  if (lc->wish.type_k == LONGCTX_Q8) lcx_quantise_q(kernel, w);
 }
 
 /* ============================================================================================ */
@@ -4268,14 +4155,138 @@ static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64
   }
 }
 
+/* ---- rows over keys and values, span by span ---------------------------------------------- */
+
+static lcx_hull lcx_hull_of(const lcx_rows *w, int row, int end)
+{
+  lcx_hull h = {LCX_SPAN, 0};
+  for (; row < end; ++row) {
+    if (w->lo[row] >= w->hi[row]) continue;
+    if (w->lo[row] < h.first) h.first = w->lo[row];
+    if (w->hi[row] > h.last) h.last = w->hi[row];
+  }
+  return h;
+}
+
+/* lo and hi of every row in the span that starts at x, and their hull */
+static lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
+{
+  int r;
+  for (r = 0; r < w->n; ++r) {
+    w->lo[r] = (int)lcx_max64(0, lcx_min64(w->from[which][r] - x, LCX_SPAN));
+    w->hi[r] = (int)lcx_max64(0, lcx_min64(w->to[which][r] - x, LCX_SPAN));
+  }
+  return lcx_hull_of(w, 0, w->n);
+}
+
+/* Scores of all rows in a span, by the largest tiles that fit. All rows pass over a strip of keys
+   before the next one, so that it stays in the nearest cache; so do values, below. */
+static void lcx_qk(const lcx_kernels *kernel, const lcx_store *st, const lcx_span *sp,
+                   const lcx_rows *w, const float *q, lcx_hull all)
+{
+  const lcx_tile *t;
+  int width = kernel->width, narrow = w->careful || all.last - all.first <= width;
+  int r = 0, end, i, c;
+  for (t = kernel->tiles; r < w->n; ++t) {
+    int step = t->key_vecs * width;
+    if (t->type != st->type_k || (narrow && t->key_vecs > 1)) continue;
+    end = r + (w->n - r) / t->rows * t->rows;
+    for (c = r < end ? all.first / step * step : all.last; c < all.last; c += step)
+      for (i = r; i < end; i += t->rows) {
+        lcx_hull some = lcx_hull_of(w, i, i + t->rows);
+        if (c < some.last && c + step > some.first)
+          (c + step > LCX_SPAN ? t + 1 : t)->qk(st, sp, w, q + i * st->head_dim, i, c);
+      }
+    r = end;
+  }
+}
+
+/* The values' sums of all rows. */
+static void lcx_pv(const lcx_kernels *kernel, const lcx_store *st, const lcx_span *sp,
+                   const lcx_rows *w)
+{
+  const lcx_tile *t, *u;
+  int width = kernel->width, r = 0, end, d, i, j, left;
+  for (t = kernel->tiles; r < w->n; ++t) {
+    if (t->type != st->type_v) continue;
+    end = r + (w->n - r) / t->rows * t->rows;
+    for (d = r < end ? 0 : st->head_dim_v; d < st->head_dim_v; d += u->val_vecs * width) {
+      left = lcx_panel_width(st, d) - d % LCX_PANEL;
+      u = LCX_PANEL - d % LCX_PANEL < t->val_vecs * width ? t + 1 : t;
+      for (i = r; i < end; i += t->rows) {
+        lcx_hull some = lcx_hull_of(w, i, i + t->rows);
+        if (some.first >= some.last) continue;
+        if (left > width) u->pv(st, sp, w, i, d, some.first, some.last);
+        else for (j = 0; j < t->rows; ++j) t->pv_narrow(st, sp, w, i + j, d, some.first, some.last);
+      }
+    }
+    r = end;
+  }
+}
+
+/* Rows against one segment, from <= x < to, of the store `which`: m, l and o of each row. */
+static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const lcx_store *store,
+                        const unsigned char *ring, int64_t from, int64_t to)
+{
+  const lcx_store *sk = store, *sv = store;
+  int r, i, j, slot, wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
+  int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
+  lcx_store wide;
+  int64_t x;
+  if (wide_k || wide_v) {
+    lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
+                   0);
+    wide.tiles = 1;
+    wide.val = 0; /* keys and values lie apart */
+    if (wide_k) sk = &wide;
+    if (wide_v) sv = &wide;
+  }
+  for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
+  memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
+  memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
+  from = lcx_max64(from, w->from[which][0]); /* rows are in order of time */
+  to = lcx_min64(to, w->to[which][w->n - 1]);
+  x = from / LCX_SPAN * LCX_SPAN;
+  slot = lcx_slot_of(store, x);
+  for (; x < to; x += LCX_SPAN, slot = (slot + LCX_SPAN / store->tile) % store->tiles) {
+    lcx_hull all = lcx_visible(w, which, x);
+    lcx_span stored, key_span, val_span;
+    const lcx_span *key = &stored, *val = &stored;
+    if (all.first >= all.last) continue;
+    stored = lcx_span_at(store, ring, slot);
+    if (sk != store) {
+      kernel->widen_keys(store, &stored, all, w->keys);
+      key_span = lcx_span_at(sk, (const unsigned char *)w->keys, 0);
+      key = &key_span;
+    }
+    if (sv != store) {
+      kernel->widen_vals(store, &stored, all, w->vals);
+      val_span = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
+      val = &val_span;
+    }
+    lcx_qk(kernel, sk, key, w, w->q[which], all);
+    kernel->soften(w, w->stand[which], x);
+    if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, val, w, all);
+    lcx_pv(kernel, sv, val, w);
+  }
+  for (r = 0; r < w->n; ++r) {
+    float sum[16];
+    memcpy(sum, w->lane + r * 16, sizeof sum);
+    for (i = 8; i > 0; i /= 2)
+      for (j = 0; j < i; ++j) sum[j] = sum[j] + sum[j + i];
+    w->l[r] = sum[0];
+  }
+}
+
+/* ---- parts --------------------------------------------------------------------------------- */
+
 /* m, l, o of the rows at hand against one segment; a query that was no number makes l NaN. */
 static void lcx_see(const lcx_call *c, lcx_rows *w, int h, lcx_segment_at s)
 {
   const lcx_layer *y = c->y;
   int r;
-  c->kernel->segment(w, s.which, &y->store[s.which],
-                     lcx_at(c->lc, y->ring[s.which] + (uint64_t)h * y->head[s.which]), s.from,
-                     s.to);
+  lcx_segment(c->kernel, w, s.which, &y->store[s.which],
+              lcx_at(c->lc, y->ring[s.which] + (uint64_t)h * y->head[s.which]), s.from, s.to);
   for (r = 0; r < w->n; ++r)
     if (w->bad[r]) w->l[r] = lcx_float(0x7fc00000u);
 }
