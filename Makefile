@@ -8,7 +8,7 @@ WARN   = -Wall -Wextra -Wpedantic
 BUILD  = build
 HEADER = longctx.h
 ENGINE = examples/engine.h examples/model.h examples/matrix.h examples/gguf.h examples/tokenizer.h \
-         examples/pretokenizer.h examples/unicode.h examples/file.h
+         examples/pretokenizer.h examples/unicode.h examples/file.h examples/recall_text.h
 
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback before after
 TESTS    = plan order state window attend memory feedback kernels threads compose golden engine gguf
@@ -24,7 +24,7 @@ CONTROL   ?= examples/models/control.bin
 TOKENIZER ?= examples/models/story.tok
 TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story-$(TOKENS).txt
-OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
+OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL) --recall)
 
 # make bench takes the same; stopped by ^C it goes on by BENCH="--resume bench/out/curves"
 CURVES     = --chunk 64 $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 --recall)
@@ -38,9 +38,7 @@ PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
-demo: $(BUILD)/02_stream $(BUILD)/bench/recall $(TEXT) ## what the shipped models remember, and a long text, four ways
-	@mkdir -p bench/out
-	@$(if $(OURS),$(BUILD)/bench/recall -b -d 32768 -n 4 -l 0 -o bench/out/demo.csv; echo)
+demo: $(BUILD)/02_stream $(TEXT) ## a long text in fixed memory, four ways, and six ways to remember
 	@$(BUILD)/02_stream -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(OURS) $(DEMO)
 
 test:             ## everything you need to trust your build, minutes
@@ -100,11 +98,11 @@ $(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 $(if $(OPENMP),-fopenmp) -I. $< $(BUILD)/bench/naive.o -o $@ -lm
 
-$(BUILD)/bench/recall: bench/recall.c bench/recall_text.h $(HEADER) $(ENGINE)
+$(BUILD)/bench/recall: bench/recall.c $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples -pthread $< -o $@ -lm
 
-$(BUILD)/bench/curves: bench/curves.c bench/recall_text.h $(HEADER) $(ENGINE)
+$(BUILD)/bench/curves: bench/curves.c $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
 
