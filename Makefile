@@ -14,7 +14,8 @@ EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback b
 TESTS    = plan order state window attend memory feedback kernels threads compose golden engine gguf
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
-           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves
+           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves \
+           $(BUILD)/bench/feedback
 SCRIPTS  = tests/curves.sh tests/recall.sh tests/examples.sh tests/golden_engine.sh \
            tests/readme.sh tests/door.sh
 
@@ -33,10 +34,10 @@ CURVES     = --chunk 64 $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -
 PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
   else echo 'no picture: gnuplot is not installed'; fi; rm -f bench/out/which
 
-.PHONY: help demo test check bench bench-kernels recall train clean programs
+.PHONY: help demo test check bench bench-kernels bench-feedback recall train clean programs
 
 help:             ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(BUILD)/02_stream $(TEXT) ## a long text in fixed memory, four ways, and six ways to remember
 	@$(BUILD)/02_stream -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(OURS) $(DEMO)
@@ -61,6 +62,10 @@ bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine
 	@mkdir -p bench/out
 	@$(BUILD)/bench/kernels -f bench/out/kernels.csv $(BENCH)
 	@bench/roofline.sh bench/out/kernels.csv bench/out/roofline
+
+bench-feedback: $(BUILD)/bench/feedback ## what feedback rows cost a whole model, minutes
+	@mkdir -p bench/out
+	@$(BUILD)/bench/feedback -f bench/out/feedback.csv $(BENCH)
 
 recall: $(BUILD)/bench/recall ## what each memory remembers, to a million tokens (FULL=1: ten)
 	@mkdir -p bench/out
@@ -97,6 +102,10 @@ $(BUILD)/bench/naive.o: bench/naive.c bench/naive.h
 $(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 $(if $(OPENMP),-fopenmp) -I. $< $(BUILD)/bench/naive.o -o $@ -lm
+
+$(BUILD)/bench/feedback: bench/feedback.c $(HEADER) $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples $< -o $@ -lm
 
 $(BUILD)/bench/recall: bench/recall.c $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
