@@ -278,11 +278,24 @@ static int stream_ask(stream *s, const question *q, result *r)
   return LONGCTX_OK;
 }
 
-/* Is it time to ask, is what was told out of the window, and is there room for the drafts? */
+/* a share of the text, at whose end the key is asked for */
+static int64_t asked_each(const arm *a)
+{
+  return (a->tokens + N_ASKED - 1) / N_ASKED;
+}
+
+/* the first such end where all that was told has left the window */
+static int64_t first_due(const arm *a)
+{
+  int64_t due = asked_each(a);
+  while (a->ask && due < a->ask->told + a->desc.window) due += asked_each(a);
+  return due;
+}
+
 static int stream_asks(const stream *s, const arm *a, int64_t due)
 {
-  return a->ask && s->now.tokens >= due && s->now.tokens >= a->ask->told + a->desc.window &&
-         longctx_room(s->context) >= a->ask->n + N_DIGITS - 1;
+  return a->ask && s->now.tokens >= due &&
+         longctx_room(s->context) >= a->ask->n + N_DIGITS - 1; /* of the drafts */
 }
 
 static void stream_mark(stream *s)
@@ -305,7 +318,7 @@ static void stream_report(stream *s, int pipe_end)
 
 static const char *stream_run(stream *s, const arm *a, int pipe_end, result *r)
 {
-  int64_t share = (a->tokens + N_MARKS - 1) / N_MARKS, due = a->tokens / N_ASKED;
+  int64_t share = (a->tokens + N_MARKS - 1) / N_MARKS, due = first_due(a);
   double start = clock_seconds(CLOCK_MONOTONIC);
   memset(s->marks, 1, sizeof s->marks); /* touched now, so that no page comes later */
   stream_mark(s);
@@ -315,7 +328,7 @@ static const char *stream_run(stream *s, const arm *a, int pipe_end, result *r)
     int code = stream_step(s, a->text + s->now.tokens, left < n ? (int)left : n);
     if (code == LONGCTX_OK && stream_asks(s, a, due)) {
       code = stream_ask(s, a->ask, r);
-      due += a->tokens / N_ASKED;
+      due += asked_each(a);
     }
     if (code != LONGCTX_OK) return longctx_error(code);
     s->now.seconds = clock_seconds(CLOCK_MONOTONIC) - start;
