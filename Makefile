@@ -8,13 +8,14 @@ WARN   = -Wall -Wextra -Wpedantic
 BUILD  = build
 HEADER = longctx.h
 ENGINE = examples/engine.h examples/model.h examples/matrix.h examples/gguf.h examples/tokenizer.h \
-         examples/pretokenizer.h examples/unicode.h examples/file.h
+         examples/pretokenizer.h examples/unicode.h examples/file.h examples/recall_text.h
 
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback before after
 TESTS    = plan order state window attend memory feedback kernels threads compose golden engine gguf
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
-           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves
+           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves \
+           $(BUILD)/bench/feedback
 SCRIPTS  = tests/curves.sh tests/recall.sh tests/examples.sh tests/golden_engine.sh \
            tests/readme.sh tests/door.sh
 
@@ -24,7 +25,7 @@ CONTROL   ?= examples/models/control.bin
 TOKENIZER ?= examples/models/story.tok
 TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story-$(TOKENS).txt
-OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
+OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL) --recall)
 
 # make bench takes the same; stopped by ^C it goes on by BENCH="--resume bench/out/curves"
 CURVES     = --chunk 64 $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 --recall)
@@ -33,14 +34,12 @@ CURVES     = --chunk 64 $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -
 PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
   else echo 'no picture: gnuplot is not installed'; fi; rm -f bench/out/which
 
-.PHONY: help demo test check bench bench-kernels recall train clean programs
+.PHONY: help demo test check bench bench-kernels bench-feedback recall train clean programs
 
 help:             ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(BUILD)/02_stream $(BUILD)/bench/recall $(TEXT) ## what the shipped models remember, and a long text, four ways
-	@mkdir -p bench/out
-	@$(if $(OURS),$(BUILD)/bench/recall -b -d 32768 -n 4 -l 0 -o bench/out/demo.csv; echo)
+demo: $(BUILD)/02_stream $(TEXT) ## a long text in fixed memory, four ways, and six ways to remember
 	@$(BUILD)/02_stream -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(OURS) $(DEMO)
 
 test:             ## everything you need to trust your build, minutes
@@ -63,6 +62,10 @@ bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine
 	@mkdir -p bench/out
 	@$(BUILD)/bench/kernels -f bench/out/kernels.csv $(BENCH)
 	@bench/roofline.sh bench/out/kernels.csv bench/out/roofline
+
+bench-feedback: $(BUILD)/bench/feedback ## what feedback rows cost a whole model, minutes
+	@mkdir -p bench/out
+	@$(BUILD)/bench/feedback -f bench/out/feedback.csv $(BENCH)
 
 recall: $(BUILD)/bench/recall ## what each memory remembers, to a million tokens (FULL=1: ten)
 	@mkdir -p bench/out
@@ -100,11 +103,15 @@ $(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 $(if $(OPENMP),-fopenmp) -I. $< $(BUILD)/bench/naive.o -o $@ -lm
 
-$(BUILD)/bench/recall: bench/recall.c bench/recall_text.h $(HEADER) $(ENGINE)
+$(BUILD)/bench/feedback: bench/feedback.c $(HEADER) $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples $< -o $@ -lm
+
+$(BUILD)/bench/recall: bench/recall.c $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples -pthread $< -o $@ -lm
 
-$(BUILD)/bench/curves: bench/curves.c bench/recall_text.h $(HEADER) $(ENGINE)
+$(BUILD)/bench/curves: bench/curves.c $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
 

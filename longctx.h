@@ -109,16 +109,17 @@
      commit; so no block's end is slow. Chunks, threads and instruction sets change no bit.
 
    FEEDBACK
-     TransformerFAM (arXiv 2404.09173). With desc.feedback_len = F a layer has F rows that run in a
-     loop: every token sees all of them beside its window, and at each block's end they are made
-     anew from themselves and that block. So they carry on what the window loses. The header owns
-     masks, positions, keys and storage; norms, projections and FFN are the caller's, who gives rows
-     the way of tokens through each layer (examples/07_feedback.c is that half in 40 lines):
-       begin    for each layer l: copy x to longctx_feedback(l); set(l, q, k, v of norm(x));
-                attend(l), wo and FFN give the next layer's x. Layer 0's x is learned.
-       text     attend and commit tokens, up to longctx_room at once, until it is 0
-       update   for each layer l: feedback_attend(l); f = wo of that + rows, at the first update
-                without "+ rows"; f = f + FFN(norm(f)); copy f to the rows; set(l, q, k, v of it)
+     TransformerFAM (arXiv 2404.09173). A layer keeps F = desc.feedback_len rows, vectors as wide
+     as the model, that run in a loop: every token sees them all beside its window, and at each
+     block's end they are made anew from themselves and that block by the layer's own weights, as
+     if they were tokens. So they carry on what the window loses. The header owns masks, positions,
+     keys and storage; norms, projections and FFN are the caller's. The caller's half (in 40 lines
+     of C: examples/07_feedback.c), where attend and set are longctx_feedback_attend and _set:
+       begin    x = F learned rows. For each layer l: copy x to longctx_feedback(l); set(l) q, k, v
+                of norm(x); x = x + wo of attend(l); x = x + FFN(norm(x)), which the next one takes
+       text     longctx_attend and _commit tokens, up to longctx_room at once, until it is 0
+       update   for each layer l: f = rows + wo of attend(l), the first time without the rows;
+                f = f + FFN(norm(f)); copy f to the rows; set(l) q, k, v of norm(f)
      Rows see rows and the block's tokens in the window: no sinks, no memory, no older block. The
      paper's m memory segments are window = (m + 1)*block. A row's key and query stand at one of the
      last F positions of the block it was made from, before the first token at -F..-1 from there;

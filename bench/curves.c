@@ -1113,7 +1113,7 @@ static void add_recall(run *r)
     load_model(s, shipped[i].path);
     if (!text) text = recall_text(r->o.tokens, s->m.vocab_size);
     s->text = text;
-    s->text_name = "sentences of bench/recall_text.h";
+    s->text_name = "sentences of examples/recall_text.h";
     s->tokens = r->o.tokens;
     if (i == 0)
       add_job(r, s, "recall_window", plain_desc(&s->m, s->m.window, 0, LONGCTX_POS_CACHE),

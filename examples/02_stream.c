@@ -1,4 +1,4 @@
-/* 02_stream.c - a long text streams through a small model, four ways side by side.
+/* 02_stream.c - a long text streams through a small model, several ways side by side.
 
    build  cc -O3 -std=c99 -I. examples/02_stream.c -o 02_stream -lm
    run    02_stream -m MODEL -t TOKENIZER -f TEXT [options]
@@ -9,12 +9,13 @@
    -n TOKENS           how many tokens to stream                (100000)
    -s SINKS            first tokens that stay for ever          (4)
    -w WINDOW           recent tokens an arm with sinks sees     (half the trained length - SINKS)
-   -a ARM,ARM          only these arms                          (dense,window,sinks,sinks_text)
+   -a ARM,ARM          only these arms                          (all)
    -c FILE             a control model; two arms run on it too  (none)
    -j JOBS             arms at a time                           (2)
    --chunk N           tokens per forward pass                  (1)
    --dense-tokens N    where the dense arm's memory ends        (8192)
    --dense-seconds N   and its time                             (10)
+   --recall            also the arms that remember, on the shipped models trained for it
    --csv               the result as CSV with plain numbers
 
    The arms are
@@ -22,6 +23,14 @@
      window      the last SINKS + WINDOW tokens, nothing else
      sinks       the first SINKS and the last WINDOW tokens, at their positions in the cache
      sinks_text  the same tokens, at their positions in the text
+   and with --recall another text of as many tokens, from whose start a pass key should be known:
+     recall_window, recall_sinks   the model of memory_linear, its window alone or with 4 sinks
+     memory_linear, memory_delta   Infini-attention
+     block_window_m1               the model of feedback: a block and the present one, no rows
+     feedback_m0                   TransformerFAM
+
+   kv_bytes counts keys and values, a memory and rows. `recalled` is how often the whole key was
+   right of the times it was asked for, 20 on the way, all where it had left the window.
 
    Each arm is a process of its own, so that its peak memory is its own. Progress goes to standard
    error, the result to standard output; every figure is measured in this run. */
@@ -29,6 +38,7 @@
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
 #include "engine.h"
+#include "recall_text.h"
 #include "tokenizer.h"
 
 #include <errno.h>
@@ -47,7 +57,7 @@
 typedef struct options {
   const char *model, *tokenizer, *text, *control, *arms;
   long tokens, sinks, window, jobs, chunk, dense_tokens, dense_seconds;
-  int csv;
+  int recall, csv;
 } options;
 
 static void die(const char *what, const char *why)
@@ -69,41 +79,49 @@ static long parse_count(const char *name, const char *text, long least)
 static options parse_options(int argc, char **argv)
 {
   options o = { "examples/models/story.bin", NULL, "-", NULL,
-                "dense,window,sinks,sinks_text", 100000, 4, 0, 2, 1, 8192, 10, 0 };
-  struct { const char *name; const char **text; long *count; long least; } known[] = {
-    { "-m", &o.model, NULL, 0 },       { "-t", &o.tokenizer, NULL, 0 },
-    { "-f", &o.text, NULL, 0 },        { "-c", &o.control, NULL, 0 },
-    { "-a", &o.arms, NULL, 0 },        { "-n", NULL, &o.tokens, 1 },
-    { "-s", NULL, &o.sinks, 0 },       { "-w", NULL, &o.window, 1 },
-    { "-j", NULL, &o.jobs, 1 },        { "--chunk", NULL, &o.chunk, 1 },
-    { "--dense-tokens", NULL, &o.dense_tokens, 1 },
-    { "--dense-seconds", NULL, &o.dense_seconds, 1 },
+                NULL, 100000, 4, 0, 2, 1, 8192, 10, 0, 0 };
+  struct { const char *name; const char **text; long *count; long least; int *flag; } known[] = {
+    { "-m", &o.model, NULL, 0, NULL },       { "-t", &o.tokenizer, NULL, 0, NULL },
+    { "-f", &o.text, NULL, 0, NULL },        { "-c", &o.control, NULL, 0, NULL },
+    { "-a", &o.arms, NULL, 0, NULL },        { "-n", NULL, &o.tokens, 1, NULL },
+    { "-s", NULL, &o.sinks, 0, NULL },       { "-w", NULL, &o.window, 1, NULL },
+    { "-j", NULL, &o.jobs, 1, NULL },        { "--chunk", NULL, &o.chunk, 1, NULL },
+    { "--dense-tokens", NULL, &o.dense_tokens, 1, NULL },
+    { "--dense-seconds", NULL, &o.dense_seconds, 1, NULL },
+    { "--recall", NULL, NULL, 0, &o.recall }, { "--csv", NULL, NULL, 0, &o.csv },
   };
   size_t n_known = sizeof known / sizeof known[0];
   for (int i = 1; i < argc; i++) {
     size_t k = 0;
-    if (strcmp(argv[i], "--csv") == 0) {
-      o.csv = 1;
-      continue;
-    }
     while (k < n_known && strcmp(argv[i], known[k].name)) k++;
     if (k == n_known) die("unknown option (the first lines of 02_stream.c list them)", argv[i]);
-    if (i + 1 == argc) die("a value is missing behind", argv[i]);
-    i++;
-    if (known[k].text) *known[k].text = argv[i];
-    else *known[k].count = parse_count(known[k].name, argv[i], known[k].least);
+    if (known[k].flag) *known[k].flag = 1;
+    else if (i + 1 == argc) die("a value is missing behind", argv[i]);
+    else if (known[k].text) *known[k].text = argv[++i];
+    else i++, *known[k].count = parse_count(known[k].name, argv[i], known[k].least);
   }
   return o;
 }
 
 /* ==== arms and what is measured of them ==== */
 
+/* A pass key, told in the first sentences of a text and asked for on the way. */
+enum { N_DIGITS = 5, N_ASKED = 20 };
+
+typedef struct question {
+  int64_t told;                      /* so many tokens were read when it had been told */
+  int n, token[MOST_FORM + N_DIGITS]; /* the question [n], and behind it the key [N_DIGITS] */
+} question;
+
 typedef struct arm {
   const char *name;
   const model *m;
-  int sinks, window, positions, chunk;
-  int64_t tokens;   /* how many to stream */
-  double budget;    /* seconds, 0 = as long as it takes */
+  longctx_desc desc;
+  int chunk;
+  int64_t tokens;      /* how many to stream */
+  double budget;       /* seconds, 0 = as long as it takes */
+  const int *text;     /* [tokens + 1] */
+  const question *ask; /* NULL: nothing is asked */
 } arm;
 
 typedef struct result {
@@ -112,7 +130,7 @@ typedef struct result {
   double ppl_first, ppl_last;     /* perplexity likewise */
   int64_t steady_tokens;          /* CPU time per token in the first and last so many */
   double us_first, us_last;
-  int out_of_time;
+  int out_of_time, asked, recalled;
 } result;
 
 /* what an arm's process tells: how far it is, and at the end its result or its failure */
@@ -178,7 +196,7 @@ static const mark *mark_at(const mark *marks, int n_marks, int64_t tokens)
 static void summarize(const arm *a, const mark *marks, int n_marks, result *r)
 {
   const mark *end = &marks[n_marks - 1];
-  int64_t full = (int64_t)a->sinks + a->window;
+  int64_t full = (int64_t)a->desc.sinks + a->desc.window;
   const mark *begin = mark_at(marks, n_marks, full < end->tokens ? full : 0);
   int64_t tenth = (end->tokens - begin->tokens) / 10;
   if (tenth == 0) tenth = end->tokens - begin->tokens;
@@ -205,7 +223,7 @@ static void summarize(const arm *a, const mark *marks, int n_marks, result *r)
 typedef struct stream {
   engine e;
   longctx *context;
-  float *logits;           /* [chunk][vocab_size] */
+  float *logits;           /* [chunk or N_DIGITS, the larger][vocab_size] */
   mark now, reported;
   mark marks[N_MARKS + 2]; /* the start, one after each share of the tokens, the end */
   int n_marks;
@@ -213,34 +231,71 @@ typedef struct stream {
 
 static const char *stream_start(stream *s, const arm *a, result *r, engine_error *error)
 {
-  longctx_desc desc = engine_desc(a->m, a->window);
+  longctx_desc desc = a->desc;
   longctx_sizes sizes;
-  desc.sinks = a->sinks;
-  desc.positions = a->positions;
-  desc.max_batch = a->chunk;
+  int least = a->ask ? a->ask->n + N_DIGITS : 1, chunk = a->chunk > least ? a->chunk : least;
+  desc.max_batch = chunk;
   if (longctx_measure(&desc, &sizes)) return longctx_check(&desc);
   void *memory = malloc(sizes.total);
   if (!memory) return "no memory for its context";
   s->context = longctx_init(memory, sizes.total, &desc);
   if (!s->context) return longctx_check(&desc);
-  if (engine_init(&s->e, a->m, a->chunk, error)) return error->text;
-  s->logits = malloc((size_t)a->chunk * (size_t)a->m->vocab_size * sizeof(float));
+  if (engine_init(&s->e, a->m, chunk, error)) return error->text;
+  s->logits = malloc((size_t)chunk * (size_t)a->m->vocab_size * sizeof(float));
   if (!s->logits) return "no memory for its logits";
-  r->kv_bytes = (int64_t)sizes.window;
-  return NULL;
+  r->kv_bytes = (int64_t)(sizes.window + sizes.memory + sizes.feedback);
+  int code = engine_start(&s->e, s->context);
+  return code == LONGCTX_OK ? NULL : longctx_error(code);
 }
 
-/* reads text [n] and scores each of its tokens' successors: text [n] is read, too */
+/* Reads text [n], no more than there is room for, and scores each of its tokens' successors:
+   text [n] is looked at, too. */
 static int stream_step(stream *s, const int *text, int n)
 {
   int vocab = s->e.m->vocab_size;
   int code = engine_forward(&s->e, s->context, text, n, s->logits, n);
-  if (code == LONGCTX_OK) code = longctx_commit(s->context, n);
+  if (code == LONGCTX_OK) code = engine_commit(&s->e, s->context, n);
   if (code != LONGCTX_OK) return code;
   for (int i = 0; i < n; i++)
     s->now.nll += logits_nll(s->logits + (size_t)i * (size_t)vocab, vocab, text[i + 1]);
   s->now.tokens += n;
   return LONGCTX_OK;
+}
+
+/* Asks for the key: question and key go in as drafts, which are dropped, so the text never had
+   them. Behind the question and each digit the likeliest token must be the next digit: then, and
+   only then, the model left alone would have said the whole key. */
+static int stream_ask(stream *s, const question *q, result *r)
+{
+  int n = q->n + N_DIGITS - 1, vocab = s->e.m->vocab_size, right = 0;
+  int code = engine_forward(&s->e, s->context, q->token, n, s->logits, N_DIGITS);
+  if (code == LONGCTX_OK) code = longctx_commit(s->context, 0);
+  if (code != LONGCTX_OK) return code;
+  for (int i = 0; i < N_DIGITS; i++)
+    right += logits_argmax(s->logits + (size_t)i * (size_t)vocab, vocab) == q->token[q->n + i];
+  r->asked++;
+  r->recalled += right == N_DIGITS;
+  return LONGCTX_OK;
+}
+
+/* a share of the text, at whose end the key is asked for */
+static int64_t asked_each(const arm *a)
+{
+  return (a->tokens + N_ASKED - 1) / N_ASKED;
+}
+
+/* the first such end where all that was told has left the window */
+static int64_t first_due(const arm *a)
+{
+  int64_t due = asked_each(a);
+  while (a->ask && due < a->ask->told + a->desc.window) due += asked_each(a);
+  return due;
+}
+
+static int stream_asks(const stream *s, const arm *a, int64_t due)
+{
+  return a->ask && s->now.tokens >= due &&
+         longctx_room(s->context) >= a->ask->n + N_DIGITS - 1; /* of the drafts */
 }
 
 static void stream_mark(stream *s)
@@ -261,15 +316,20 @@ static void stream_report(stream *s, int pipe_end)
   if (write(pipe_end, &m, sizeof m) != (ssize_t)sizeof m) _exit(1);
 }
 
-static const char *stream_run(stream *s, const arm *a, const int *text, int pipe_end, result *r)
+static const char *stream_run(stream *s, const arm *a, int pipe_end, result *r)
 {
-  int64_t share = (a->tokens + N_MARKS - 1) / N_MARKS;
+  int64_t share = (a->tokens + N_MARKS - 1) / N_MARKS, due = first_due(a);
   double start = clock_seconds(CLOCK_MONOTONIC);
   memset(s->marks, 1, sizeof s->marks); /* touched now, so that no page comes later */
   stream_mark(s);
   while (s->now.tokens < a->tokens && !r->out_of_time) {
     int64_t left = a->tokens - s->now.tokens;
-    int code = stream_step(s, text + s->now.tokens, left < a->chunk ? (int)left : a->chunk);
+    int room = longctx_room(s->context), n = a->chunk < room ? a->chunk : room;
+    int code = stream_step(s, a->text + s->now.tokens, left < n ? (int)left : n);
+    if (code == LONGCTX_OK && stream_asks(s, a, due)) {
+      code = stream_ask(s, a->ask, r);
+      due += asked_each(a);
+    }
     if (code != LONGCTX_OK) return longctx_error(code);
     s->now.seconds = clock_seconds(CLOCK_MONOTONIC) - start;
     r->out_of_time = a->budget > 0 && s->now.seconds > a->budget;
@@ -281,14 +341,14 @@ static const char *stream_run(stream *s, const arm *a, const int *text, int pipe
   return NULL;
 }
 
-static void run_arm(const arm *a, const int *text, int pipe_end)
+static void run_arm(const arm *a, int pipe_end)
 {
   static stream s;
   engine_error error;
   message m;
   memset(&m, 0, sizeof m);
   const char *failure = stream_start(&s, a, &m.result, &error);
-  if (!failure) failure = stream_run(&s, a, text, pipe_end, &m.result);
+  if (!failure) failure = stream_run(&s, a, pipe_end, &m.result);
   m.done = 1;
   m.failed = failure != NULL;
   m.tokens = s.now.tokens;
@@ -298,7 +358,7 @@ static void run_arm(const arm *a, const int *text, int pipe_end)
 
 /* ==== the process that starts them and shows how far they are ==== */
 
-enum { MAX_JOBS = 6 };
+enum { MAX_JOBS = 12 };
 
 typedef struct job {
   arm a;
@@ -308,7 +368,7 @@ typedef struct job {
   double shown;     /* when its last plain line was printed */
 } job;
 
-static void start_job(job *j, const int *text)
+static void start_job(job *j)
 {
   int ends[2];
   if (pipe(ends)) die("no pipe", strerror(errno));
@@ -317,7 +377,7 @@ static void start_job(job *j, const int *text)
   if (j->process < 0) die("no process", strerror(errno));
   if (j->process == 0) {
     close(ends[0]);
-    run_arm(&j->a, text, ends[1]);
+    run_arm(&j->a, ends[1]);
     _exit(0);
   }
   close(ends[1]);
@@ -344,11 +404,11 @@ static void hear_job(job *j)
 /* 1234567 as 1,234,567 */
 static const char *commas(char text[32], double value)
 {
-  char digits[32];
-  int n = snprintf(digits, sizeof digits, "%.0f", value), out = 0;
+  char plain[32];
+  int n = snprintf(plain, sizeof plain, "%.0f", value), out = 0;
   for (int i = 0; i < n; i++) {
     if (i > 0 && (n - i) % 3 == 0) text[out++] = ',';
-    text[out++] = digits[i];
+    text[out++] = plain[i];
   }
   text[out] = 0;
   return text;
@@ -419,12 +479,12 @@ static int hear_jobs(job *jobs, int n_jobs, int terminal)
   return ended;
 }
 
-static void run_jobs(job *jobs, int n_jobs, int at_a_time, const int *text)
+static void run_jobs(job *jobs, int n_jobs, int at_a_time)
 {
   int terminal = isatty(STDERR_FILENO), started = 0, ended = 0;
   if (terminal) show_all(jobs, n_jobs, 0);
   while (ended < n_jobs) {
-    while (started < n_jobs && started - ended < at_a_time) start_job(&jobs[started++], text);
+    while (started < n_jobs && started - ended < at_a_time) start_job(&jobs[started++]);
     ended += hear_jobs(jobs, n_jobs, terminal);
     if (terminal) show_all(jobs, n_jobs, 1);
   }
@@ -435,6 +495,7 @@ static void run_jobs(job *jobs, int n_jobs, int at_a_time, const int *text)
 static int listed(const char *list, const char *name)
 {
   size_t n = strlen(name);
+  if (!list) return 1;
   for (const char *at = list; at; at = strchr(at, ',')) {
     if (*at == ',') at++;
     if (strncmp(at, name, n) == 0 && (at[n] == ',' || at[n] == 0)) return 1;
@@ -442,32 +503,164 @@ static int listed(const char *list, const char *name)
   return 0;
 }
 
-static int add_jobs(job *jobs, const options *o, const model *m, int64_t tokens)
+/* a model and the text it is shown */
+typedef struct source {
+  const model *m;
+  const int *text;
+  int64_t tokens;
+  const question *ask;
+} source;
+
+typedef struct job_list {
+  const options *o;
+  job jobs[MAX_JOBS];
+  int n;
+} job_list;
+
+static job *add_job(job_list *list, const source *s, const char *name, longctx_desc desc)
 {
-  int sinks = (int)o->sinks, window = (int)o->window, n = 0;
-  int64_t dense = tokens < o->dense_tokens ? tokens : o->dense_tokens;
-  const arm all[4] = {
-    { "dense", m, 0, (int)dense, LONGCTX_POS_CACHE, 0, dense, (double)o->dense_seconds },
-    { "window", m, 0, sinks + window, LONGCTX_POS_CACHE, 0, tokens, 0 },
-    { "sinks", m, sinks, window, LONGCTX_POS_CACHE, 0, tokens, 0 },
-    { "sinks_text", m, sinks, window, LONGCTX_POS_TEXT, 0, tokens, 0 },
-  };
-  for (int i = 0; i < 4; i++)
-    if (listed(o->arms, all[i].name)) jobs[n++].a = all[i];
-  for (int i = 0; i < n; i++) jobs[i].a.chunk = (int)o->chunk;
-  if (n == 0) die("no such arm", o->arms);
-  return n;
+  job *j = &list->jobs[list->n++];
+  j->a.name = name;
+  j->a.m = s->m;
+  j->a.desc = desc;
+  j->a.chunk = (int)list->o->chunk;
+  j->a.tokens = s->tokens;
+  j->a.text = s->text;
+  j->a.ask = s->ask;
+  return j;
 }
 
-static int add_control_jobs(job *jobs, const options *o, const model *m, int64_t tokens)
+static void add_listed(job_list *list, const source *s, const char *name, longctx_desc desc)
 {
-  int sinks = (int)o->sinks, window = (int)o->window, chunk = (int)o->chunk;
-  int64_t fewer = tokens < 20000 ? tokens : 20000;
-  arm plain = { "control_window", m, 0, sinks + window, LONGCTX_POS_CACHE, chunk, fewer, 0 };
-  arm with = { "control_sinks", m, sinks, window, LONGCTX_POS_CACHE, chunk, fewer, 0 };
-  jobs[0].a = plain;
-  jobs[1].a = with;
-  return 2;
+  if (listed(list->o->arms, name)) add_job(list, s, name, desc);
+}
+
+static longctx_desc plain_desc(const model *m, int window, int sinks, int positions)
+{
+  longctx_desc desc = engine_desc(m, window);
+  desc.sinks = sinks;
+  desc.positions = positions;
+  return desc;
+}
+
+static void add_plain(job_list *list, const source *s)
+{
+  const options *o = list->o;
+  int sinks = (int)o->sinks, window = (int)o->window;
+  source some = *s;
+  if (some.tokens > o->dense_tokens) some.tokens = o->dense_tokens;
+  if (listed(o->arms, "dense"))
+    add_job(list, &some, "dense", plain_desc(s->m, (int)some.tokens, 0, LONGCTX_POS_CACHE))
+      ->a.budget = (double)o->dense_seconds;
+  add_listed(list, s, "window", plain_desc(s->m, sinks + window, 0, LONGCTX_POS_CACHE));
+  add_listed(list, s, "sinks", plain_desc(s->m, window, sinks, LONGCTX_POS_CACHE));
+  add_listed(list, s, "sinks_text", plain_desc(s->m, window, sinks, LONGCTX_POS_TEXT));
+}
+
+static void add_control(job_list *list, const source *s)
+{
+  int sinks = (int)list->o->sinks, window = (int)list->o->window;
+  source some = *s;
+  if (some.tokens > 20000) some.tokens = 20000;
+  add_job(list, &some, "control_window",
+          plain_desc(s->m, sinks + window, 0, LONGCTX_POS_CACHE));
+  add_job(list, &some, "control_sinks", plain_desc(s->m, window, sinks, LONGCTX_POS_CACHE));
+}
+
+/* ==== models and texts ==== */
+
+static void load_model(model *m, const char *path)
+{
+  engine_error error;
+  if (model_load(m, path, &error)) die(path, error.text);
+  fprintf(stderr, "%s: %d layers, %d heads on %d, dim %d, vocabulary %d, trained length %d\n", path,
+          m->n_layers, m->n_heads, m->n_kv_heads, m->dim, m->vocab_size, m->trained_len);
+}
+
+/* The file's text, and in *tokens how many of it are streamed. */
+static int *read_text(const options *o, int vocab_size, int64_t *tokens)
+{
+  tokenizer t;
+  engine_error error;
+  char had[32], asked[32];
+  size_t n_bytes, n;
+  if (tokenizer_load(&t, o->tokenizer, vocab_size, &error)) die(o->tokenizer, error.text);
+  unsigned char *bytes = file_read(o->text, &n_bytes, &error);
+  if (!bytes) die(o->text, error.text);
+  int *text = tokenizer_encode(&t, (char *)bytes, n_bytes, &n, &error);
+  if (!text) die(o->text, error.text);
+  free(bytes);
+  tokenizer_free(&t);
+  if (n < 2) die("the text is empty", o->text);
+  *tokens = o->tokens;
+  if (*tokens > (int64_t)n - 1) {
+    *tokens = (int64_t)n - 1; /* the last one is only predicted */
+    fprintf(stderr, "The text has %s tokens, fewer than the %s asked for: the arms stop at its "
+            "end.\n", commas(had, (double)*tokens), commas(asked, (double)o->tokens));
+  }
+  int *needed = realloc(text, ((size_t)*tokens + 1) * sizeof *text);
+  return needed ? needed : text;
+}
+
+/* Sentences about nothing, as many as it takes; behind the first three a pass key is told. */
+static int *recall_text(int64_t tokens, int vocab_size, question *ask)
+{
+  static grammar g;
+  tokenizer t;
+  engine_error error;
+  uint64_t seed = 1;
+  int key[N_DIGITS];
+  int64_t n = 0;
+  int *text = malloc(((size_t)tokens + 1 + 5 * MOST_FORM) * sizeof *text);
+  if (!text) die("no memory", "");
+  if (tokenizer_load(&t, "examples/models/recall.tok", vocab_size, &error))
+    die("examples/models/recall.tok", error.text);
+  if (grammar_make(&g, &t)) die("examples/models/recall.tok", "a word of the texts is missing");
+  tokenizer_free(&t);
+
+  ask->n = say(&g, &g.ask_key, NULL, &seed, ask->token);
+  for (int i = 0; i < N_DIGITS; i++) {
+    key[i] = random_below(&seed, 10);
+    ask->token[ask->n + i] = g.slots['c' - 'a'].choice[key[i]].token[0];
+  }
+  text[n++] = TOKEN_BOS;
+  for (int i = 0; i < 3; i++) n += say_filler(&g, &seed, text + n);
+  n += say(&g, &g.key, key, &seed, text + n);
+  ask->told = n;
+  while (n <= tokens) n += say_filler(&g, &seed, text + n);
+  return text;
+}
+
+/* The shipped models that remember; one that is not there is skipped by name. */
+static void add_recall(job_list *list)
+{
+  static const struct { const char *path, *arms; } shipped[3] = {
+    { "examples/models/memory_linear.bin", "recall_window, recall_sinks, memory_linear" },
+    { "examples/models/memory_delta.bin", "memory_delta" },
+    { "examples/models/feedback.bin", "block_window_m1, feedback_m0" },
+  };
+  static model models[3];
+  static question ask;
+  int *text = NULL;
+  for (int i = 0; i < 3; i++) {
+    const model *m = &models[i];
+    if (access(shipped[i].path, R_OK)) {
+      fprintf(stderr, "skipped: %s (no %s)\n", shipped[i].arms, shipped[i].path);
+      continue;
+    }
+    load_model(&models[i], shipped[i].path);
+    if (!text) text = recall_text(list->o->tokens, m->vocab_size, &ask);
+    source s = { m, text, list->o->tokens, &ask };
+    longctx_desc blocks = plain_desc(m, 2 * m->block, 0, LONGCTX_POS_CACHE);
+    blocks.block = m->block;
+    if (i == 0) {
+      add_listed(list, &s, "recall_window", plain_desc(m, m->window, 0, LONGCTX_POS_CACHE));
+      add_listed(list, &s, "recall_sinks", plain_desc(m, m->window - 4, 4, LONGCTX_POS_CACHE));
+    }
+    if (i == 2) add_listed(list, &s, "block_window_m1", blocks);
+    add_listed(list, &s, i == 0 ? "memory_linear" : i == 1 ? "memory_delta" : "feedback_m0",
+               engine_trained_desc(m));
+  }
 }
 
 /* ==== the result ==== */
@@ -504,106 +697,100 @@ static void print_steady(const job *j)
          bytes_text(early, r->early_rss), bytes_text(late, r->peak_rss));
 }
 
-static void print_table(const job *jobs, int n_jobs)
+static void print_recalled(const result *r)
+{
+  if (r->asked) printf(" %d of %d |", r->recalled, r->asked);
+  else printf(" - |");
+}
+
+/* recall: a column more */
+static void print_table(const job *jobs, int n_jobs, int recall)
 {
   char tokens[32], kv[32], rss[32], first[32], last[32];
-  printf("\n| arm | tokens | kv_bytes | peak_rss | tps_first | tps_last | ppl_first | ppl_last |\n"
-         "|---|---:|---:|---:|---:|---:|---:|---:|\n");
+  printf("\n| arm | tokens | kv_bytes | peak_rss | tps_first | tps_last | ppl_first | ppl_last |"
+         "%s\n|---|---:|---:|---:|---:|---:|---:|---:|%s\n", recall ? " recalled |" : "",
+         recall ? "---:|" : "");
   for (int i = 0; i < n_jobs; i++) {
     const result *r = &jobs[i].last.result;
-    printf("| %s | %s | %s | %s | %s | %s | %.2f | %.2f |\n", jobs[i].a.name,
+    printf("| %s | %s | %s | %s | %s | %s | %.2f | %.2f |", jobs[i].a.name,
            commas(tokens, (double)r->tokens), bytes_text(kv, r->kv_bytes),
            bytes_text(rss, r->peak_rss), commas(first, r->tps_first), commas(last, r->tps_last),
            r->ppl_first, r->ppl_last);
+    if (recall) print_recalled(r);
+    printf("\n");
   }
 }
 
-static void print_csv(const job *jobs, int n_jobs)
+static void print_csv(const job_list *list)
 {
-  printf("arm,tokens,kv_bytes,peak_rss,tps_first,tps_last,ppl_first,ppl_last\n");
-  for (int i = 0; i < n_jobs; i++) {
-    const result *r = &jobs[i].last.result;
-    printf("%s,%lld,%lld,%lld,%.1f,%.1f,%.4f,%.4f\n", jobs[i].a.name, (long long)r->tokens,
+  int recall = list->o->recall;
+  printf("arm,tokens,kv_bytes,peak_rss,tps_first,tps_last,ppl_first,ppl_last%s\n",
+         recall ? ",asked,recalled" : "");
+  for (int i = 0; i < list->n; i++) {
+    const result *r = &list->jobs[i].last.result;
+    printf("%s,%lld,%lld,%lld,%.1f,%.1f,%.4f,%.4f", list->jobs[i].a.name, (long long)r->tokens,
            (long long)r->kv_bytes, (long long)r->peak_rss, r->tps_first, r->tps_last,
            r->ppl_first, r->ppl_last);
+    if (recall) printf(",%d,%d", r->asked, r->recalled);
+    printf("\n");
   }
 }
 
-static void print_result(const job *jobs, int n_jobs, int n_control, int64_t tokens)
+/* the arms, and behind the first n_arms those of the control */
+static void print_result(const job_list *list, int n_arms, int64_t tokens)
 {
+  const job *jobs = list->jobs;
   printf("\n");
-  if (n_control > 0) {
+  if (list->n > n_arms) {
     printf("The cause: the control model learnt the same kind of text from windows that began "
            "anywhere in it,\nnever with a text start in their first slot. Nothing taught it to "
            "rest its attention there, so a plain\nwindow should cost it nothing and sinks should "
            "gain it nothing:\n");
-    print_table(jobs + n_jobs, n_control);
+    print_table(jobs + n_arms, list->n - n_arms, 0);
     printf("\n");
   }
-  for (int i = 0; i < n_jobs; i++)
+  for (int i = 0; i < n_arms; i++)
     if (strcmp(jobs[i].a.name, "dense") == 0) print_dense_end(&jobs[i], tokens);
-    else print_steady(&jobs[i]);
+    else if (!jobs[i].a.ask) print_steady(&jobs[i]);
   printf("First and last stand for a tenth of an arm's tokens, from where its window was full.\n");
-  print_table(jobs, n_jobs);
+  if (list->o->recall)
+    printf("recalled: a pass key is told once, at the start of another text, to models that were "
+           "trained to\nremember or see a window of the same text alone; it is asked for on the "
+           "way, whole keys count.\n");
+  print_table(jobs, n_arms, list->o->recall);
 }
 
 /* ==== the program ==== */
 
-static int *read_text(const options *o, int vocab_size, int64_t *tokens)
-{
-  tokenizer t;
-  engine_error error;
-  char had[32], asked[32];
-  size_t n_bytes, n;
-  if (tokenizer_load(&t, o->tokenizer, vocab_size, &error)) die(o->tokenizer, error.text);
-  unsigned char *bytes = file_read(o->text, &n_bytes, &error);
-  if (!bytes) die(o->text, error.text);
-  int *text = tokenizer_encode(&t, (char *)bytes, n_bytes, &n, &error);
-  if (!text) die(o->text, error.text);
-  free(bytes);
-  tokenizer_free(&t);
-  if (n < 2) die("the text is empty", o->text);
-  *tokens = o->tokens;
-  if (*tokens > (int64_t)n - 1) {
-    *tokens = (int64_t)n - 1; /* the last one is only predicted */
-    fprintf(stderr, "The text has %s tokens, fewer than the %s asked for: the arms stop at its "
-            "end.\n", commas(had, (double)*tokens), commas(asked, (double)o->tokens));
-  }
-  int *needed = realloc(text, ((size_t)*tokens + 1) * sizeof *text);
-  return needed ? needed : text;
-}
-
-static void load_model(model *m, const char *path)
-{
-  engine_error error;
-  if (model_load(m, path, &error)) die(path, error.text);
-  fprintf(stderr, "%s: %d layers, %d heads on %d, dim %d, vocabulary %d, trained length %d\n", path,
-          m->n_layers, m->n_heads, m->n_kv_heads, m->dim, m->vocab_size, m->trained_len);
-}
-
 int main(int argc, char **argv)
 {
   options o = parse_options(argc, argv);
-  static job jobs[MAX_JOBS];
+  static job_list list;
   model m, control;
-  int64_t tokens;
-  int n_control = 0, failed = 0;
+  int failed = 0;
   load_model(&m, o.model);
   if (!o.tokenizer) o.tokenizer = m.has_tokenizer ? o.model : "examples/models/story.tok";
   if (o.window == 0) o.window = m.trained_len / 2 - o.sinks;
   if (o.window < 1) die("-w", "no room for a window beside the sinks in half the trained length");
-  int *text = read_text(&o, m.vocab_size, &tokens);
-  int n_jobs = add_jobs(jobs, &o, &m, tokens);
+  source s = { &m, NULL, 0, NULL };
+  int *text = read_text(&o, m.vocab_size, &s.tokens);
+  s.text = text;
+  list.o = &o;
+  add_plain(&list, &s);
+  if (o.recall) add_recall(&list);
+  int n_arms = list.n;
+  if (n_arms == 0) die("no such arm", o.arms);
   if (o.control) {
     load_model(&control, o.control);
     if (control.vocab_size != m.vocab_size) die(o.control, "its vocabulary is another");
-    n_control = add_control_jobs(jobs + n_jobs, &o, &control, tokens);
+    s.m = &control;
+    add_control(&list, &s);
   }
 
-  run_jobs(jobs, n_jobs + n_control, (int)o.jobs, text);
-  for (int i = 0; i < n_jobs + n_control; i++) failed += jobs[i].last.failed;
-  if (failed == 0 && o.csv) print_csv(jobs, n_jobs + n_control);
-  if (failed == 0 && !o.csv) print_result(jobs, n_jobs, n_control, tokens);
+  run_jobs(list.jobs, list.n, (int)o.jobs);
+  for (int i = 0; i < list.n; i++) failed += list.jobs[i].last.failed;
+  if (failed == 0 && o.csv) print_csv(&list);
+  if (failed == 0 && !o.csv) print_result(&list, n_arms, s.tokens);
 
   free(text);
   model_free(&m);

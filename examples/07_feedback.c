@@ -1,8 +1,10 @@
 /* 07_feedback.c - a working memory that runs in a loop: TransformerFAM (arXiv 2404.09173).
 
-   The caller's half of it: norm, projections, tail, and when the rows go through them. A random
-   model of two layers stands in for a trained one. Its window is one block, so what the last block
-   knows of the first word came through the rows, once around the loop with every block.
+   Each layer has a few rows that every token sees beside its window. Whenever a block of tokens is
+   full they look at it and go through the layer as tokens do, and what comes out is the new rows.
+   This is the caller's half of it: norm, projections, tail, and when the rows go through them. A
+   random model of two layers stands in for a trained one. Its window is one block, so what the last
+   block knows of the first word came through the rows, once around the loop with every block.
    expected output:
    6 blocks later the first word is felt: yes, with 4 rows; no, without
 */

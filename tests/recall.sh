@@ -30,5 +30,19 @@ at_least memory_delta passkey 8192 1 0.9
 at_least block_window_m1 passkey 8192 1 -0.05
 at_least feedback_m0 passkey 512 1 0.9
 at_least feedback_m0 passkey 8192 1 0.9
+
+# The demo asks the same models, twenty times on the way.
+demo=recall_window,recall_sinks,memory_linear,memory_delta,block_window_m1,feedback_m0
+echo 'On Monday it rained.' |
+  build/02_stream --recall -a $demo -n 6000 --csv > "$work/demo.csv" 2> "$work/log" || cat "$work/log"
+answers() { # ARM all|none
+  result=$(awk -F, -v arm="$1" -v want="$2" '
+    $1 == arm { ok = $9 >= 19 && $10 == (want == "all" ? $9 : 0)
+                print ok ? "passed" : "failed", $10, "of", $9 }' "$work/demo.csv")
+  echo "${result:-failed}: the demo's $1"
+  case $result in passed*) passed=$((passed + 1)) ;; *) failed=$((failed + 1)) ;; esac
+}
+for arm in recall_window recall_sinks block_window_m1; do answers $arm none; done
+for arm in memory_linear memory_delta feedback_m0; do answers $arm all; done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -4,8 +4,8 @@
    it; "+" joins it to the word before. In a form stands
    $a a name  $p a place  $t a thing  $c a digit  $d a day  $h an hour  $w weather  $f food
    $x an animal. */
-#ifndef BENCH_RECALL_TEXT_H
-#define BENCH_RECALL_TEXT_H
+#ifndef EXAMPLES_RECALL_TEXT_H
+#define EXAMPLES_RECALL_TEXT_H
 
 #include <stdint.h>
 #include <stdio.h>
@@ -172,4 +172,4 @@ static int say_filler(const grammar *g, uint64_t *seed, int *out)
   return say(g, &g->filler[random_below(seed, N_FILLERS)], NULL, seed, out);
 }
 
-#endif /* BENCH_RECALL_TEXT_H */
+#endif /* EXAMPLES_RECALL_TEXT_H */
