@@ -404,7 +404,8 @@ LONGCTX_API const char *longctx_isa_name(int isa);
 with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go on regardless."
 #endif
 #if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
-#error "longctx.h: float arithmetic is wider than float here (x87). Add -msse2 -mfpmath=sse."
+#error "longctx.h: float arithmetic is wider than float here. Add -msse2 -mfpmath=sse on x86 (it is \
+x87's), -fexcess-precision=fast on s390x."
 #endif
 
 #include <string.h> /* memcpy, memset, memcmp; nothing else of libc */
