@@ -1559,10 +1559,11 @@ LCX_T LCX_INLINE void LCX_FN(pack)(const int16_t *m, int32_t *out)
   }
   out[0] = (int32_t)high;
   out[1] = (int32_t)low;
+#elif LCX_QUAD == LCX_QUAD_EVEN_ODD
+  out[0] = (int32_t)((uint32_t)(uint16_t)m[0] | (uint32_t)(uint16_t)m[2] << 16);
+  out[1] = (int32_t)((uint32_t)(uint16_t)m[1] | (uint32_t)(uint16_t)m[3] << 16);
 #else
-  int b = LCX_QUAD == LCX_QUAD_EVEN_ODD ? 2 : 1, c = 3 - b;
-  out[0] = (int32_t)((uint32_t)(uint16_t)m[0] | (uint32_t)(uint16_t)m[b] << 16);
-  out[1] = (int32_t)((uint32_t)(uint16_t)m[c] | (uint32_t)(uint16_t)m[3] << 16);
+  memcpy(out, m, 8); /* as they lie, in either byte order */
 #endif
 }
 
@@ -4717,7 +4718,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
      1.1.0  Compressive memory (Infini-attention), linear and delta rule: fields memory and
             memory_first, longctx_set_gate, longctx_memory_add. Feedback rows (TransformerFAM):
             fields feedback_len, feedback_dim and feedback, longctx_feedback and what begins with
-            it. State format 2.
+            it. State format 2. Fixed: int8 keys gave wrong scores on big-endian machines.
      1.0.0  Sliding and block windows with sinks, float32, float16, bfloat16 and int8 keys and
             values, rollback, state files, parts; scalar, SSE2, AVX2, AVX-512, NEON, WASM.
 
