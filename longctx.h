@@ -385,6 +385,55 @@ LONGCTX_API int longctx_set_isa(longctx *, int isa); /* E_ISA when this machine 
 /* "scalar" "scalar-fma" "sse2" "avx2" "avx512" "neon" "wasm"; NULL past the end. */
 LONGCTX_API const char *longctx_isa_name(int isa);
 
+/* ---- static arrays ------------------------------------------------------------------------- */
+
+/* longctx_size as a constant: of a desc by longctx_desc_make(n_layers, n_heads, n_kv_heads,
+   head_dim, window) in which sinks, max_batch, type_k and type_v are set, and beyond them only what
+   takes no room: block, positions, rope (but NONE), rope_base, rope_mscale, scale, softcap. Of a
+   bad desc it means nothing: longctx_init has the last word. */
+#define LONGCTX_STATIC_SIZE(n_layers, n_heads, n_kv_heads, head_dim, window, sinks, max_batch,   \
+                            type_k, type_v)                                                      \
+  ((size_t)(LONGCTX_STATIC_UP(280 + (int64_t)264 * (n_layers) +                                  \
+                              ((int64_t)4 * (n_layers) * (n_heads) + 7) / 8 * 8 +                \
+                              (head_dim) / 2 * 8) +                                              \
+            (n_layers) * (LONGCTX_STATIC_RING(n_kv_heads, head_dim,                              \
+                                              (window) + LONGCTX_STATIC_OR_1(max_batch) - 1,     \
+                                              type_k, type_v) +                                  \
+                          LONGCTX_STATIC_SINKS(n_kv_heads, head_dim, sinks)) +                   \
+            256 +                                                                                \
+            LONGCTX_STATIC_WORK(LONGCTX_STATIC_ROWS(max_batch, (n_heads) / (n_kv_heads)),        \
+                                head_dim, sinks, type_k, type_v)))
+/* its parts: the rings and the sinks of a layer, the working space of r rows */
+#define LONGCTX_STATIC_OR_1(n) ((n) > 0 ? (n) : 1)
+#define LONGCTX_STATIC_UP(bytes) (((int64_t)(bytes) + 63) / 64 * 64)
+#define LONGCTX_STATIC_TILE(rows)                                                                \
+  (((rows) + 63) / 64 * (int64_t)512 <= (int64_t)9 * (rows) ? 64 : 16)
+#define LONGCTX_STATIC_BYTES(dims, type)                                                         \
+  ((type) == LONGCTX_F32 ? 4 * (dims) : (type) == LONGCTX_Q8 ? (dims) + 4 : 2 * (dims))
+#define LONGCTX_STATIC_RING(n_kv_heads, dims, rows, type_k, type_v)                              \
+  LONGCTX_STATIC_UP(                                                                             \
+    (int64_t)(n_kv_heads) * LONGCTX_STATIC_TILE(rows) *                                          \
+    (((rows) + LONGCTX_STATIC_TILE(rows) - 1) / LONGCTX_STATIC_TILE(rows)) *                     \
+    (LONGCTX_STATIC_BYTES((type_k) == LONGCTX_Q8 ? ((dims) + 3) / 4 * 4 : (dims), type_k) +      \
+     LONGCTX_STATIC_BYTES(dims, type_v)))
+#define LONGCTX_STATIC_SINKS(n_kv_heads, dims, sinks)                                            \
+  LONGCTX_STATIC_UP((int64_t)8 * (n_kv_heads) * (dims) * (((sinks) + 63) / 64) *                 \
+                    ((sinks) < 64 ? (sinks) : 64))
+#define LONGCTX_STATIC_ROWS(max_batch, ratio)                                                    \
+  ((int64_t)LONGCTX_STATIC_OR_1(max_batch) * (ratio) < 96                                        \
+     ? (int64_t)LONGCTX_STATIC_OR_1(max_batch) * (ratio)                                         \
+     : 96)
+#define LONGCTX_STATIC_WIDE(r, dims, type)                                                       \
+  ((type) == LONGCTX_BF16 || ((type) == LONGCTX_F16 && (r) > 8) ? 64 * (dims) + 64 : 0)
+#define LONGCTX_STATIC_WORK(r, dims, sinks, type_k, type_v)                                      \
+  (64 + LONGCTX_STATIC_UP(                                                                       \
+          16 + 72 * (r) +                                                                        \
+          4 * (((sinks) > 0 ? 2 : 1) * ((r) * (dims) + 64 + (dims) / 2 * 3) +                    \
+               (r) * (89 + ((dims) + 63) / 64 * 128) + 80 + 2 * (dims) +                         \
+               LONGCTX_STATIC_WIDE(r, dims, type_k) + LONGCTX_STATIC_WIDE(r, dims, type_v) +     \
+               ((type_k) == LONGCTX_Q8 ? (r) * (((dims) + 3) / 4 * 2 + 2) : 0) +                 \
+               ((type_v) == LONGCTX_Q8 ? (r) * 33 : 0))))
+
 #ifdef __cplusplus
 }
 #endif
@@ -404,8 +453,8 @@ LONGCTX_API const char *longctx_isa_name(int isa);
 with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go on regardless."
 #endif
 #if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
-#error "longctx.h: float arithmetic is wider than float here. Add -msse2 -mfpmath=sse on x86 (it is \
-x87's), -fexcess-precision=fast on s390x."
+#error "longctx.h: float arithmetic is wider than float here. Add -msse2 -mfpmath=sse on x86 \
+(it is x87's), -fexcess-precision=fast on s390x."
 #endif
 
 #include <string.h> /* memcpy, memset, memcmp; nothing else of libc */

@@ -8,6 +8,10 @@
      golden --print    prints the table as it comes out here                                     */
 #include "t.h"
 
+#ifndef GOLDEN_SMALL
+#define GOLDEN_SMALL 0 /* 1: small, where a program gets no arguments */
+#endif
+
 typedef struct shape {
   const char *name;
   int heads, kv, dim, dim_v, window, block, sinks;
@@ -229,7 +233,7 @@ static void print_table(void)
 
 int main(int argc, char **argv)
 {
-  int isa, small = argc > 1 && strcmp(argv[1], "small") == 0;
+  int isa, small = GOLDEN_SMALL || (argc > 1 && strcmp(argv[1], "small") == 0);
   if (argc > 1 && strcmp(argv[1], "--print") == 0) {
     print_table();
     return 0;
