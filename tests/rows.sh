@@ -44,8 +44,8 @@ row() {
     return
   done
   mkdir "$work/$rows_count"
-  echo "$1" > "$work/$rows_count.name"
-  echo "$3" > "$work/$rows_count.command"
+  printf '%s\n' "$1" > "$work/$rows_count.name"
+  printf '%s\n' "$3" > "$work/$rows_count.command"
   echo "$rows_count" >> "$work/list"
 }
 
