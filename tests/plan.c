@@ -18,7 +18,8 @@ static longctx_desc plain(void)
 /* ---- sentences ------------------------------------------------------------------------------- */
 
 /* A bad description: a sentence that names the field, no size, no context. */
-static void refuse(const longctx_desc *d, const char *field)
+#define refuse(d, field) refuse_at(d, field, __LINE__)
+static void refuse_at(const longctx_desc *d, const char *field, int line)
 {
   const char *why = longctx_check(d);
   char mem[64];
@@ -30,6 +31,7 @@ static void refuse(const longctx_desc *d, const char *field)
   CHECK_EQ(longctx_size(d), 0);
   CHECK_EQ(longctx_measure(d, &sizes), LONGCTX_E_DESC);
   CHECK(longctx_init(mem, sizeof mem, d) == NULL);
+  t_bad_input("%s, line %d", field, line);
 }
 
 static void accept(const longctx_desc *d, const char *what)
@@ -472,7 +474,7 @@ static void test_frugal(void)
   }
 }
 
-/* The size as a constant is the size, whatever is set of what it takes, and of what takes no room. */
+/* The constant is the size, whatever is set of what it takes, and of what takes no room. */
 static void test_static_size(void)
 {
   static unsigned char block[LONGCTX_STATIC_SIZE(2, 4, 2, 16, 32, 4, 0, LONGCTX_F32, LONGCTX_F32)];
