@@ -4189,9 +4189,9 @@ LONGCTX_API int longctx_restore(longctx *lc, FILE *file)
   code = lcx_read_into(lc, file, LCX_VERIFY);
   if (fseek(file, here, SEEK_SET)) return code ? code : LONGCTX_E_IO;
   if (code) return code;
-  code = lcx_read_into(lc, file, LCX_READ);
-  if (code) longctx_reset(lc); /* the file changed between the two readings */
-  return code;
+  if (lcx_read_into(lc, file, LCX_READ) == 0) return LONGCTX_OK;
+  longctx_reset(lc); /* the file changed between the two readings */
+  return LONGCTX_E_IO;
 }
 #endif
 
@@ -4767,7 +4767,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
      1.1.0  Compressive memory (Infini-attention), linear and delta rule: fields memory and
             memory_first, longctx_set_gate, longctx_memory_add. Feedback rows (TransformerFAM):
             fields feedback_len, feedback_dim and feedback, longctx_feedback and what begins with
-            it. State format 2. Fixed: int8 keys gave wrong scores on big-endian machines.
+            it. State format 2. Fixed: int8 keys gave wrong scores on big-endian machines;
+            longctx_restore could reset the context and say E_FORMAT, as if nothing had changed.
      1.0.0  Sliding and block windows with sinks, float32, float16, bfloat16 and int8 keys and
             values, rollback, state files, parts; scalar, SSE2, AVX2, AVX-512, NEON, WASM.
 
