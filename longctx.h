@@ -386,6 +386,55 @@ LONGCTX_API int longctx_set_isa(longctx *, int isa); /* E_ISA when this machine 
 /* "scalar" "scalar-fma" "sse2" "avx2" "avx512" "neon" "wasm"; NULL past the end. */
 LONGCTX_API const char *longctx_isa_name(int isa);
 
+/* ---- static arrays ------------------------------------------------------------------------- */
+
+/* longctx_size as a constant: of a desc by longctx_desc_make(n_layers, n_heads, n_kv_heads,
+   head_dim, window) in which sinks, max_batch, type_k and type_v are set, and beyond them only what
+   takes no room: block, positions, rope (but NONE), rope_base, rope_mscale, scale, softcap. Of a
+   bad desc it means nothing: longctx_init has the last word. */
+#define LONGCTX_STATIC_SIZE(n_layers, n_heads, n_kv_heads, head_dim, window, sinks, max_batch,   \
+                            type_k, type_v)                                                      \
+  ((size_t)(LONGCTX_STATIC_UP(280 + (int64_t)264 * (n_layers) +                                  \
+                              ((int64_t)4 * (n_layers) * (n_heads) + 7) / 8 * 8 +                \
+                              (head_dim) / 2 * 8) +                                              \
+            (n_layers) * (LONGCTX_STATIC_RING(n_kv_heads, head_dim,                              \
+                                              (window) + LONGCTX_STATIC_OR_1(max_batch) - 1,     \
+                                              type_k, type_v) +                                  \
+                          LONGCTX_STATIC_SINKS(n_kv_heads, head_dim, sinks)) +                   \
+            256 +                                                                                \
+            LONGCTX_STATIC_WORK(LONGCTX_STATIC_ROWS(max_batch, (n_heads) / (n_kv_heads)),        \
+                                head_dim, sinks, type_k, type_v)))
+/* its parts: the rings and the sinks of a layer, the working space of r rows */
+#define LONGCTX_STATIC_OR_1(n) ((n) > 0 ? (n) : 1)
+#define LONGCTX_STATIC_UP(bytes) (((int64_t)(bytes) + 63) / 64 * 64)
+#define LONGCTX_STATIC_TILE(rows)                                                                \
+  (((rows) + 63) / 64 * (int64_t)512 <= (int64_t)9 * (rows) ? 64 : 16)
+#define LONGCTX_STATIC_BYTES(dims, type)                                                         \
+  ((type) == LONGCTX_F32 ? 4 * (dims) : (type) == LONGCTX_Q8 ? (dims) + 4 : 2 * (dims))
+#define LONGCTX_STATIC_RING(n_kv_heads, dims, rows, type_k, type_v)                              \
+  LONGCTX_STATIC_UP(                                                                             \
+    (int64_t)(n_kv_heads) * LONGCTX_STATIC_TILE(rows) *                                          \
+    (((rows) + LONGCTX_STATIC_TILE(rows) - 1) / LONGCTX_STATIC_TILE(rows)) *                     \
+    (LONGCTX_STATIC_BYTES((type_k) == LONGCTX_Q8 ? ((dims) + 3) / 4 * 4 : (dims), type_k) +      \
+     LONGCTX_STATIC_BYTES(dims, type_v)))
+#define LONGCTX_STATIC_SINKS(n_kv_heads, dims, sinks)                                            \
+  LONGCTX_STATIC_UP((int64_t)8 * (n_kv_heads) * (dims) * (((sinks) + 63) / 64) *                 \
+                    ((sinks) < 64 ? (sinks) : 64))
+#define LONGCTX_STATIC_ROWS(max_batch, ratio)                                                    \
+  ((int64_t)LONGCTX_STATIC_OR_1(max_batch) * (ratio) < 96                                        \
+     ? (int64_t)LONGCTX_STATIC_OR_1(max_batch) * (ratio)                                         \
+     : 96)
+#define LONGCTX_STATIC_WIDE(r, dims, type)                                                       \
+  ((type) == LONGCTX_BF16 || ((type) == LONGCTX_F16 && (r) > 8) ? 64 * (dims) + 64 : 0)
+#define LONGCTX_STATIC_WORK(r, dims, sinks, type_k, type_v)                                      \
+  (64 + LONGCTX_STATIC_UP(                                                                       \
+          16 + 72 * (r) +                                                                        \
+          4 * (((sinks) > 0 ? 2 : 1) * ((r) * (dims) + 64 + (dims) / 2 * 3) +                    \
+               (r) * (89 + ((dims) + 63) / 64 * 128) + 80 + 2 * (dims) +                         \
+               LONGCTX_STATIC_WIDE(r, dims, type_k) + LONGCTX_STATIC_WIDE(r, dims, type_v) +     \
+               ((type_k) == LONGCTX_Q8 ? (r) * (((dims) + 3) / 4 * 2 + 2) : 0) +                 \
+               ((type_v) == LONGCTX_Q8 ? (r) * 33 : 0))))
+
 #ifdef __cplusplus
 }
 #endif
@@ -405,7 +454,8 @@ LONGCTX_API const char *longctx_isa_name(int isa);
 with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go on regardless."
 #endif
 #if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
-#error "longctx.h: float arithmetic is wider than float here (x87). Add -msse2 -mfpmath=sse."
+#error "longctx.h: float arithmetic is wider than float here. Add -msse2 -mfpmath=sse on x86 \
+(it is x87's), -fexcess-precision=fast on s390x."
 #endif
 
 #include <string.h> /* memcpy, memset, memcmp; nothing else of libc */
@@ -508,6 +558,7 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_SPAN 64      /* tokens: the unit of softmax; changing it changes every bit  */
 #define LCX_SEGMENT 512  /* tokens: the unit of merging partial results; likewise       */
 #define LCX_ROWS 96      /* most (token, head) rows in one pass over the keys           */
+#define LCX_DIRECT 8     /* every set reads float16 of so many rows as it is             */
 #define LCX_DIMS 576     /* largest head_dim and head_dim_v                             */
 #define LCX_BIG 1.09951163e12f /* 2^40: holds queries and keys so that no score overflows */
 #define LCX_MAX 3.40282347e38f
@@ -976,7 +1027,7 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
 #define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 4, 4)
 #define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 4, 4)
 #define v_shapes_q8(S) S(Q8, 4, 2, 4) S(Q8, 1, 4, 4)
-#define v_direct 8
+#define v_direct LCX_DIRECT
 
 #elif LCX_PASS == LCX_AVX2
 #define LCX_HAVE_AVX2 1
@@ -1122,7 +1173,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 #define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
-#define v_direct 8
+#define v_direct LCX_DIRECT
 
 #elif LCX_PASS == LCX_NEON
 #define LCX_HAVE_NEON 1
@@ -1181,7 +1232,7 @@ LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32
 #define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 4, 4) S(Q8, 1, 4, 4)
-#define v_direct 8
+#define v_direct LCX_DIRECT
 
 #elif LCX_PASS == LCX_WASM
 #define LCX_HAVE_WASM 1
@@ -1249,7 +1300,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 #define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
-#define v_direct 8
+#define v_direct LCX_DIRECT
 
 #else /* scalar, with or without hardware fused multiply-add */
 #if LCX_PASS == LCX_SCALAR_FMA
@@ -1349,7 +1400,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
 #define v_shapes_f16(S) S(F16, 1, 4, 4)
 #define v_shapes_q8(S) S(Q8, 1, 4, 4)
 #endif
-#define v_direct 8
+#define v_direct LCX_DIRECT
 #endif
 
 /* ============================================================================================ */
@@ -2590,8 +2641,8 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
   LCX_CARVE(float, sum_o, n * stride);
   LCX_CARVE(float, line, (k > v ? k : v) + 32);
   LCX_CARVE(float, key, k + 32);
-  LCX_CARVE(float, keys, lcx_widens(wish->type_k, rows, 0) ? k * LCX_SPAN + 64 : 0);
-  LCX_CARVE(float, vals, lcx_widens(wish->type_v, rows, 0) ? v * LCX_SPAN + 64 : 0);
+  LCX_CARVE(float, keys, lcx_widens(wish->type_k, rows, LCX_DIRECT) ? k * LCX_SPAN + 64 : 0);
+  LCX_CARVE(float, vals, lcx_widens(wish->type_v, rows, LCX_DIRECT) ? v * LCX_SPAN + 64 : 0);
   LCX_CARVE(int32_t, qi, wish->type_k == LONGCTX_Q8 ? n * quads * 2 : 0);
   LCX_CARVE(float, qi_scale, wish->type_k == LONGCTX_Q8 ? n : 0);
   LCX_CARVE(int32_t, qi_shift, wish->type_k == LONGCTX_Q8 ? n : 0);
@@ -3036,10 +3087,11 @@ static void lcx_pack(int quad, const int16_t *m, int32_t *out)
     }
     out[0] = (int32_t)high;
     out[1] = (int32_t)low;
+  } else if (quad == LCX_QUAD_EVEN_ODD) {
+    out[0] = (int32_t)((uint32_t)(uint16_t)m[0] | (uint32_t)(uint16_t)m[2] << 16);
+    out[1] = (int32_t)((uint32_t)(uint16_t)m[1] | (uint32_t)(uint16_t)m[3] << 16);
   } else {
-    int b = quad == LCX_QUAD_EVEN_ODD ? 2 : 1, c = 3 - b;
-    out[0] = (int32_t)((uint32_t)(uint16_t)m[0] | (uint32_t)(uint16_t)m[b] << 16);
-    out[1] = (int32_t)((uint32_t)(uint16_t)m[c] | (uint32_t)(uint16_t)m[3] << 16);
+    memcpy(out, m, 8); /* as they lie, in either byte order */
   }
 }
 
@@ -4043,9 +4095,9 @@ LONGCTX_API int longctx_restore(longctx *lc, FILE *file)
   code = lcx_read_into(lc, file, LCX_VERIFY);
   if (fseek(file, here, SEEK_SET)) return code ? code : LONGCTX_E_IO;
   if (code) return code;
-  code = lcx_read_into(lc, file, LCX_READ);
-  if (code) longctx_reset(lc); /* the file changed between the two readings */
-  return code;
+  if (lcx_read_into(lc, file, LCX_READ) == 0) return LONGCTX_OK;
+  longctx_reset(lc); /* the file changed between the two readings */
+  return LONGCTX_E_IO;
 }
 #endif
 
@@ -4745,7 +4797,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
      1.1.0  Compressive memory (Infini-attention), linear and delta rule: fields memory and
             memory_first, longctx_set_gate, longctx_memory_add. Feedback rows (TransformerFAM):
             fields feedback_len, feedback_dim and feedback, longctx_feedback and what begins with
-            it. State format 2.
+            it. State format 2. Fixed: int8 keys gave wrong scores on big-endian machines;
+            longctx_restore could reset the context and say E_FORMAT, as if nothing had changed.
      1.0.0  Sliding and block windows with sinks, float32, float16, bfloat16 and int8 keys and
             values, rollback, state files, parts; scalar, SSE2, AVX2, AVX-512, NEON, WASM.
 

@@ -88,6 +88,7 @@ static inline void check_refusal(int bad, const void *error, const char *what, c
   const char *why = (const char *)error;
   t_case("%s: expected '%s', got '%s'", what, words, why);
   CHECK(bad && strstr(why, words));
+  t_bad_input("%s: %s", what, words);
 }
 
 #endif

@@ -682,6 +682,7 @@ static picture picture_of(const longctx *lc, const longctx_desc *d)
     t_case("%s", #call);                                    \
     CHECK_EQ(call, code);                                   \
     CHECK_SAME((p).bytes, (const void *)(p).lc, (p).n);     \
+    if (code) t_bad_input("%s, line %d", #call, __LINE__);  \
   } while (0)
 
 static void test_errors(void)

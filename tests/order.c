@@ -49,11 +49,12 @@ static void free_subject(subject *s)
 }
 
 /* The call gave this code, and the block is what it was. */
-#define REFUSED(s, call, code)                            \
-  do {                                                    \
-    t_case("%s", #call);                                  \
-    CHECK_EQ(call, code);                                 \
+#define REFUSED(s, call, code)                                   \
+  do {                                                           \
+    t_case("%s", #call);                                         \
+    CHECK_EQ(call, code);                                        \
     CHECK_SAME((s)->picture, (const void *)(s)->lc, (s)->bytes); \
+    if (code) t_bad_input("%s, line %d", #call, __LINE__);       \
   } while (0)
 
 /* ---- arguments ------------------------------------------------------------------------------- */

@@ -18,7 +18,8 @@ static longctx_desc plain(void)
 /* ---- sentences ------------------------------------------------------------------------------- */
 
 /* A bad description: a sentence that names the field, no size, no context. */
-static void refuse(const longctx_desc *d, const char *field)
+#define refuse(d, field) refuse_at(d, field, __LINE__)
+static void refuse_at(const longctx_desc *d, const char *field, int line)
 {
   const char *why = longctx_check(d);
   char mem[64];
@@ -30,6 +31,7 @@ static void refuse(const longctx_desc *d, const char *field)
   CHECK_EQ(longctx_size(d), 0);
   CHECK_EQ(longctx_measure(d, &sizes), LONGCTX_E_DESC);
   CHECK(longctx_init(mem, sizeof mem, d) == NULL);
+  t_bad_input("%s, line %d", field, line);
 }
 
 static void accept(const longctx_desc *d, const char *what)
@@ -472,6 +474,38 @@ static void test_frugal(void)
   }
 }
 
+/* The constant is the size, whatever is set of what it takes, and of what takes no room. */
+static void test_static_size(void)
+{
+  static unsigned char block[LONGCTX_STATIC_SIZE(2, 4, 2, 16, 32, 4, 0, LONGCTX_F32, LONGCTX_F32)];
+  longctx_desc d = longctx_desc_make(2, 4, 2, 16, 32);
+  uint64_t seed = 21;
+  size_t bytes;
+  int i;
+  d.sinks = 4;
+  t_case("a static block");
+  CHECK_EQ(sizeof block, longctx_size(&d));
+  for (i = 0; i < 20000; i++) {
+    int kv = 1 + t_below(&seed, 9), heads = kv * (1 + t_below(&seed, 9)), far = t_below(&seed, 2);
+    d = longctx_desc_make(1 + t_below(&seed, 40), heads, kv, 1 + t_below(&seed, 576),
+                          1 + t_below(&seed, far ? 4000 : 150));
+    d.sinks = t_below(&seed, far ? 300 : 9);
+    d.max_batch = t_below(&seed, far ? 200 : 5);
+    d.type_k = t_below(&seed, 4);
+    d.type_v = t_below(&seed, 4);
+    d.positions = t_below(&seed, 2);
+    d.rope = LONGCTX_ROPE_HALF + t_below(&seed, 2);
+    d.softcap = far ? 30.0f : 0.0f;
+    if (t_below(&seed, 2)) d.block = d.window;
+    t_case("static size %d: %d layers, %d heads of %d, %d kv, window %d, sinks %d, batch %d", i,
+           d.n_layers, heads, d.head_dim, kv, d.window, d.sinks, d.max_batch);
+    bytes = LONGCTX_STATIC_SIZE(d.n_layers, d.n_heads, d.n_kv_heads, d.head_dim, d.window, d.sinks,
+                                d.max_batch, d.type_k, d.type_v);
+    if (sizeof bytes > 4 || longctx_size(&d)) /* 32 bits do not reach every block */
+      CHECK_EQ(bytes, longctx_size(&d));
+  }
+}
+
 /* A layer that reads another's keys and values keeps none. */
 static void test_readers_are_free(void)
 {
@@ -769,6 +803,7 @@ int main(void)
   test_copied();
   test_overflow();
   test_frugal();
+  test_static_size();
   test_readers_are_free();
   test_null();
   test_red_zones();

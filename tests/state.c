@@ -656,6 +656,7 @@ static void refuse_number(const longctx_desc *d, const text *x, const unsigned c
   refuse_load(d, bad, n, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
   end_patient(&p, d, x);
   free(bad);
+  t_bad_input("%g in a state's memory or gates", (double)with);
 }
 
 static void test_hostile_memory(const longctx_desc *d, const text *x)
@@ -691,10 +692,86 @@ static void test_hostile_memory(const longctx_desc *d, const text *x)
     else lcx_gates_of(again, 1)[2] = no_gates[k - 5];
     CHECK(longctx_open(block, bytes, &error) == NULL);
     CHECK_EQ(error, LONGCTX_E_FORMAT);
+    t_bad_input("hostile block %d", k);
   }
   memcpy(block, lc, bytes);
   CHECK(longctx_open(block, bytes, &error) != NULL);
   free(block);
+  free(state);
+  free(lc);
+}
+
+/* ---- a desc of doubtful origin --------------------------------------------------------------- */
+
+/* A state with one number changed and a right checksum is refused by load with a code of its own,
+   or it is a valid state that saves as itself; restore refuses it, and nothing has changed. */
+static void try_number(const longctx_desc *d, patient *p, unsigned char *state, size_t n, size_t at,
+                       const void *number, size_t size, const char *name)
+{
+  unsigned char *bad = (unsigned char *)t_memory(n);
+  int error = 99, restored;
+  longctx *lc;
+  FILE *file;
+  memcpy(bad, state, n);
+  memcpy(bad + at, number, size);
+  t_case("%s", name);
+  if (memcmp(bad, state, n) != 0) {
+    rehash(bad, n);
+    lc = load_from(d, bad, n, &error);
+    if (lc == NULL) {
+      CHECK(error == LONGCTX_E_FORMAT || error == LONGCTX_E_VERSION || error == LONGCTX_E_SPACE ||
+            error == LONGCTX_E_IO);
+      t_bad_input("%s", name);
+    } else {
+      size_t m;
+      unsigned char *again = t_state(lc, &m);
+      CHECK_EQ(error, LONGCTX_OK);
+      if (CHECK_EQ(m, n)) CHECK_SAME(again, bad, n);
+      free(again);
+      free(lc);
+    }
+    file = t_file(bad, n);
+    restored = error == LONGCTX_E_VERSION ? error : LONGCTX_E_MISMATCH;
+    if (error < 0 || at >= sizeof(lcx_file_head))      /* else another time of the same desc     */
+      refuse_restore(p, file, restored, error < 0 ? LONGCTX_E_FORMAT : LONGCTX_E_MISMATCH);
+    fclose(file);
+  }
+  free(bad);
+}
+
+/* Every number of the head, of the desc and of its layers, as bad as it may be. */
+static void test_hostile_numbers(const longctx_desc *d, const text *x)
+{
+  static const char *const head[] = { "magic", "magic", "version", "probe", "bytes", "bytes",
+                                      "start", "start", "position", "position" };
+  static const char *const wish[] = {
+    "n_layers", "n_heads", "n_kv_heads", "head_dim", "head_dim_v", "sinks", "max_batch", "type_k",
+    "type_v", "has_layers", "alibi_max_bias", "wish bytes", "memory_first", "feedback_len",
+    "feedback_dim", "zero"
+  };
+  static const char *const layer[] = {
+    "window", "block", "positions", "rope", "rope_dims", "kv_from", "rope_mscale", "scale",
+    "softcap", "n_freqs", "memory", "feedback", "rope_base", "rope_base"
+  };
+  static const int32_t values[] = { -1, 0, INT32_MIN, INT32_MAX, 0x7fc00000 };
+  longctx *lc = run_new(d, x, 20, 1);
+  patient p = make_patient(d, x);
+  size_t n, i, words;
+  unsigned char *state = t_state(lc, &n);
+  int v;
+  words = (sizeof(lcx_file_head) + sizeof(lcx_wish) + 2 * sizeof(lcx_wish_layer)) / 4;
+  CHECK_EQ(sizeof head / sizeof *head, sizeof(lcx_file_head) / 4);
+  CHECK_EQ(sizeof layer / sizeof *layer, sizeof(lcx_wish_layer) / 4);
+  for (i = 0; i < words; i++)
+    for (v = 0; v < 5; v++) {
+      size_t at = i < 10 ? i : i - 10;
+      char name[80];
+      snprintf(name, sizeof name, "%s word %u = %ld",
+               i < 10 ? head[at] : at < 16 ? wish[at] : layer[(at - 16) % 14], (unsigned)i,
+               (long)values[v]);
+      try_number(d, &p, state, n, 4 * i, &values[v], 4, name);
+    }
+  end_patient(&p, d, x);
   free(state);
   free(lc);
 }
@@ -711,6 +788,7 @@ static void mismatch(const longctx_desc *d, const text *x, const longctx_desc *o
   FILE *file = t_file(state, n);
   t_case("mismatch: %s", field);
   refuse_restore(&p, file, LONGCTX_E_MISMATCH, LONGCTX_E_MISMATCH);
+  t_bad_input("mismatch: %s", field);
   fclose(file);
   end_patient(&p, d, x);
   free(state);
@@ -892,6 +970,7 @@ int main(void)
   test_flipped_files(&d, &x);
   test_noise_files(&d, &x);
   test_refused_with_open_batch(&d, &x);
+  test_hostile_numbers(&d, &x);
   test_mismatch(&d, &x);
   test_mismatch_base(&x);
   test_seek(&d, &x);
@@ -906,6 +985,7 @@ int main(void)
   test_flipped_files(&d, &x);
   test_noise_files(&d, &x);
   test_hostile_memory(&d, &x);
+  test_hostile_numbers(&d, &x);
   test_mismatch_memory(&d, &x);
   for (l = 0; l < 2; l++) {                            /* and with feedback, without and with it */
     d.feedback_len = 2;
