@@ -1543,8 +1543,8 @@ LCX_T static float LCX_FN(most)(const float *x, int n)
   return LCX_FN(hmax)(top);
 }
 
-/* x[n] to the nearest integers at a scale that makes its largest magnitude `top`; returns the scale.
-   Both arrays have 16 to spare. */
+/* x[n] to the nearest integers at a scale that makes the largest magnitude `top`; returns that
+   scale. Both arrays have 16 to spare. */
 LCX_T static float LCX_FN(round)(const float *x, int n, float top, int16_t *q)
 {
   float most = LCX_FN(most)(x, n), t[v_width];
