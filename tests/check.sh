@@ -1,61 +1,64 @@
 #!/bin/sh
-# check.sh: the long list, a table of what was tried and what came out. Each part is a list of its
-# own that can be run alone. Usage: tests/check.sh        a tool that is missing is skipped by name.
-# The table goes to build/TRUST.md; a copy that somebody's run made is tests/TRUST.md.
+# check.sh: the long list. Each part is a script of rows that can be run alone, too; a tool that is
+# missing is skipped by name. Usage: tests/check.sh [PART...]     all parts by default
+# The table of what came out goes to build/TRUST.md, parts that did not run now as they last did;
+# tests/TRUST.md is a copy of one.
 cd "$(dirname "$0")/.." || exit 1
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
+parts="compilers machines embedded sanitizers bad_input faults long instructions"
+kept=build/trust
+mkdir -p $kept
 passed=0 failed=0 skipped=0
-export ROWS="$work/rows"
+commit=$(git describe --always --dirty 2>&1 | head -n 1)
 
-part() {                                               # part TITLE SCRIPT
-  echo "---- $1"
-  printf 'part\t%s\t%s\n' "$1" "$2" >> "$ROWS"
-  "$2" 2>&1 | tee "$work/log"
-  last=$(tail -n 1 "$work/log")
-  set -- $(printf '%s\n' "$last" | sed 's/[^0-9 ]//g')
-  passed=$((passed + ${1:-0})) failed=$((failed + ${2:-1})) skipped=$((skipped + ${3:-0}))
+title() {                                              # the script's first words, as a heading
+  case $1 in
+    compilers) echo "Compilers, standards, levels" ;;
+    machines) echo "Machines" ;;
+    embedded) echo "Microcontrollers: RAM, code, stack" ;;
+    sanitizers) echo "Sanitizers" ;;
+    bad_input) echo "Bad input" ;;
+    faults) echo "Faults" ;;
+    long) echo "Long runs" ;;
+    instructions) echo "Instruction counts" ;;
+  esac
 }
 
-begin=$(date +%s)
-part "Compilers, standards, levels" tests/compilers.sh
-part "Machines" tests/machines.sh
-part "Embedded" tests/embedded.sh
-part "Sanitizers" tests/sanitizers.sh
-part "Bad input" tests/bad_input.sh
-part "Faults" tests/faults.sh
-part "Long runs" tests/long.sh
-part "Instructions" tests/instructions.sh
+for part in ${*:-$parts}; do
+  echo "---- $(title "$part")"
+  begin=$(date +%s)
+  rm -f "$kept/$part.rows"
+  ROWS="$kept/$part.rows" "tests/$part.sh" 2>&1 | tee "$kept/$part.log"
+  last=$(tail -n 1 "$kept/$part.log")
+  echo "$last. $(date -u '+%Y-%m-%d %H:%M') UTC, commit $commit, $((($(date +%s) - begin)/60)) min" \
+    > "$kept/$part.sum"
+  # shellcheck disable=SC2046
+  set -- $(echo "$last" | sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed, \([0-9]*\) .*/\1 \2 \3/p')
+  passed=$((passed + ${1:-0})) failed=$((failed + ${2:-1})) skipped=$((skipped + ${3:-0}))
+done
 
 # ---- the table -----------------------------------------------------------------------------------
 
-sum="$passed passed, $failed failed, $skipped skipped"
 version=$(sed -n 's/^.\* longctx.h \([0-9.]*\) .*/\1/p' longctx.h)
-commit=$(git describe --always --dirty 2>&1 | head -n 1)
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
-mkdir -p build
+system=$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)
 { cat << END
 # What was tried, and what came out
 
-Written by \`make check\`, not by hand: every row is a command in the script that its part names.
-"Emulated" means that qemu ran every instruction; no such machine was there.
+Written by \`make check\`, not by hand. Every row is a row of the script that its part names, and
+says what that printed. "Emulated": qemu ran every instruction; no such machine was there.
 
-| | |
-|---|---|
-| date | $(date -u '+%Y-%m-%d %H:%M') UTC |
-| version | longctx.h $version, commit $commit |
-| machine | $cpu, $(getconf _NPROCESSORS_ONLN) cores |
-| system | $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release), $(uname -sr) |
-| in all | $sum, $((($(date +%s) - begin + 30) / 60)) minutes |
+longctx.h $version on $cpu, $(getconf _NPROCESSORS_ONLN) cores, $system.
 END
-  awk -F '\t' '
-    $1 == "part" { printf "\n## %s\n\n`%s`\n\n| what | result | seconds |\n|---|---|---|\n", $2, $3
-      next }
-    { gsub(/\|/, "\\|"); printf "| %s | %s%s | %s |\n", $2, $1 == "passed" ? "" : $1 ": ", $3, $4 }
-  ' "$ROWS"
+  for part in $parts; do
+    printf '\n## %s\n\n`tests/%s.sh`: ' "$(title "$part")" "$part"
+    cat "$kept/$part.sum" 2> $kept/none || echo "not run"
+    [ -f "$kept/$part.rows" ] || continue
+    printf '\n| what | came out | seconds |\n|---|---|---|\n'
+    awk -F '\t' '{ gsub(/\|/, "\\|")
+      printf "| %s | %s%s | %s |\n", $2, $1 == "passed" ? "" : $1 ": ", $3, $4 }' "$kept/$part.rows"
+  done
 } > build/TRUST.md
 echo "written: build/TRUST.md"
 
-echo "$sum"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -13,7 +13,7 @@ header="echo '#include \"longctx.h\"' > \$own/header.c && $m4 -DLONGCTX_IMPLEMEN
 
 # ---- RAM: the linker script has 32 KB for block, variables, libc and 4 KB of stack ---------------
 
-tokens=2000
+tokens=500
 row "06_static.c in 32 KB of RAM, Cortex-M4F (emulated)" "arm-none-eabi-gcc qemu-system-arm cc" "
   cc -std=c99 -O2 -I. -DTOKENS=$tokens -o \$own/here examples/06_static.c && \$own/here > \$own/want
   $m4 -Os -DLONGCTX_NO_DISPATCH -DTOKENS=$tokens --oslib=semihost --crt0=hosted \
