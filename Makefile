@@ -34,7 +34,7 @@ CURVES     = --chunk 64 $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -
 PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
   else echo 'no picture: gnuplot is not installed'; fi; rm -f bench/out/which
 
-.PHONY: help demo test check bench bench-kernels bench-feedback recall train clean programs
+.PHONY: help demo test check soak bench bench-kernels bench-feedback recall train clean programs
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,9 +46,11 @@ test:             ## everything you need to trust your build, minutes
 	@$(MAKE) -s -j$(JOBS) programs
 	@tests/run.sh $(TESTS:%=$(BUILD)/tests/%) $(OPENMP:%=$(BUILD)/tests/%) $(SCRIPTS)
 
-check:            ## the long list: compilers, levels, sanitizers, other machines
-	@$(MAKE) -s -j$(JOBS) programs
-	@tests/check.sh
+check:            ## the long list, a quarter of an hour: see tests/TRUST.md (PARTS="compilers faults")
+	@tests/check.sh $(PARTS)
+
+soak:             ## what takes hours: 10^9 tokens, every shape on every machine, 10^4 kills
+	@tests/soak.sh
 
 bench: $(BUILD)/bench/curves $(TEXT) ## memory, latency and perplexity against length
 	@mkdir -p bench/out

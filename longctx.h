@@ -71,8 +71,9 @@
    STORAGE
      All state of all layers lives in one block that you give: longctx_size() bytes at any address
      that malloc could return (64-byte alignment is fastest). No malloc, no globals, no pointers
-     inside: memcpy + longctx_open moves it, longctx_copy forks it, a static array holds it. It is
-     never freed or resized by us. A function takes at most about 3 KB of stack in optimised builds.
+     inside: memcpy + longctx_open moves it, longctx_copy forks it, a static array holds it
+     (LONGCTX_STATIC_SIZE). It is never freed or resized by us. A function takes at most about 3 KB
+     of stack in optimised builds.
 
    WINDOW, SINKS
      `window` counts the keys that a query sees including its own; sinks come on top. With block
@@ -4797,8 +4798,9 @@ LONGCTX_API const char *longctx_isa_name(int isa)
      1.1.0  Compressive memory (Infini-attention), linear and delta rule: fields memory and
             memory_first, longctx_set_gate, longctx_memory_add. Feedback rows (TransformerFAM):
             fields feedback_len, feedback_dim and feedback, longctx_feedback and what begins with
-            it. State format 2. Fixed: int8 keys gave wrong scores on big-endian machines;
-            longctx_restore could reset the context and say E_FORMAT, as if nothing had changed.
+            it. LONGCTX_STATIC_SIZE. State format 2. Fixed: int8 keys gave wrong scores on
+            big-endian machines; longctx_restore could reset the context and say E_FORMAT, as if
+            nothing had changed.
      1.0.0  Sliding and block windows with sinks, float32, float16, bfloat16 and int8 keys and
             values, rollback, state files, parts; scalar, SSE2, AVX2, AVX-512, NEON, WASM.
 

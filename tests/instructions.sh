@@ -12,6 +12,11 @@ trap 'exit 1' INT TERM
 passed=0 failed=0 skipped=0
 
 leave() {
+  result=passed
+  [ "$skipped" -eq 0 ] || result=skipped
+  [ "$failed" -eq 0 ] || result=failed
+  [ -z "$ROWS" ] || printf '%s\t%s\t%s\t%s\n' $result "instructions of five kernels, cachegrind" \
+    "${why:-within 1 % of tests/instructions.txt}" - >> "$ROWS"
   echo "$passed passed, $failed failed, $skipped skipped"
   [ "$failed" -eq 0 ]
   exit
@@ -19,6 +24,7 @@ leave() {
 
 skip() {
   skipped=1
+  why=$1
   echo "skipped: instruction counts ($1)"
   leave
 }
