@@ -14,20 +14,22 @@ EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback b
 TESTS    = plan order state window attend memory feedback kernels threads compose golden engine gguf
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
-           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves
+           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves $(BUILD)/bench/recompute \
+           $(BUILD)/bench/streameval
 SCRIPTS  = tests/curves.sh tests/recall.sh tests/examples.sh tests/golden_engine.sh \
            tests/readme.sh tests/door.sh
 
 # the demo's text, model and length: make demo TEXT=book.txt MODEL=m.bin TOKENIZER=t.bin TOKENS=50000
 MODEL     ?= examples/models/story.bin
 CONTROL   ?= examples/models/control.bin
-TOKENIZER ?= examples/models/story.tok
+TOKENIZER ?= $(if $(filter %.gguf,$(MODEL)),$(MODEL),examples/models/story.tok)
 TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story-$(TOKENS).txt
 OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL))
 
 # make bench takes the same; stopped by ^C it goes on by BENCH="--resume bench/out/curves"
-CURVES     = --chunk 64 $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 --recall)
+CURVES_OF  = curves $(if $(OURS),,recompute streameval)
+CURVES     = --chunk 64 $(if $(OURS),-s 4 -w 60 --recall,--more --singly 2048)
 
 # bench/X.gp draws bench/out/X.csv
 PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
@@ -51,13 +53,16 @@ check:            ## the long list: compilers, levels, sanitizers, other machine
 	@$(MAKE) -s -j$(JOBS) programs
 	@tests/check.sh
 
-bench: $(BUILD)/bench/curves $(TEXT) ## memory, latency and perplexity against length
+bench: $(CURVES_OF:%=$(BUILD)/bench/%) $(TEXT) ## memory, latency and perplexity against length
 	@mkdir -p bench/out
 	@$(BUILD)/bench/curves -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(CURVES) $(BENCH) \
 	  --checkpoint bench/out/curves --commit "$$(git describe --always --dirty 2>&1 | head -n 1)" \
 	  > bench/out/curves.md
 	@$(call PICTURE,curves)
 	@cat bench/out/curves.md
+	@$(if $(OURS),,echo; $(BUILD)/bench/recompute -m $(MODEL) -t $(TOKENIZER) -f $(TEXT))
+	@$(if $(OURS),,echo; $(BUILD)/bench/streameval -m $(MODEL) -t $(TOKENIZER))
+	@$(if $(OURS),,$(call PICTURE,streameval))
 
 bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine's measured limits
 	@mkdir -p bench/out
@@ -105,6 +110,10 @@ $(BUILD)/bench/recall: bench/recall.c bench/recall_text.h $(HEADER) $(ENGINE)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples -pthread $< -o $@ -lm
 
 $(BUILD)/bench/curves: bench/curves.c bench/recall_text.h $(HEADER) $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
+
+$(BUILD)/bench/%: bench/%.c $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
 
