@@ -43,9 +43,10 @@
    since the row before: nll and ppl are means over them, latency_s the mean of seconds per token
    (forward pass and commit by the wall clock; scoring is not in it), p50_s and p999_s quantiles of
    the same passes, to 1 %. cpu_p50_s and cpu_p999_s are, too, but of the time that the arm had a
-   core: what other processes take is not in them. overall_ppl is of all tokens so far. kv_bytes and state_bytes are longctx_measure's: ours
-   are there from the first token on; dense counts a context as long as its text so far, and what
-   its block has not filled yet is given back to the system, so that rss_bytes tells the same. */
+   core: what other processes take is not in them. overall_ppl is of all tokens so far. kv_bytes and
+   state_bytes are longctx_measure's: ours are there from the first token on; dense counts a context
+   as long as its text so far, and what its block has not filled yet is given back to the system, so
+   that rss_bytes tells the same. */
 #define _GNU_SOURCE 1
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
@@ -876,8 +877,30 @@ static void print_rss(const run *r)
   printf(".\n");
 }
 
+/* from one arm to the next: those of the first run, then those that only the second has */
+static int next_arm(const run *r, int i) { return i == r->n_first - 1 ? r->n_first + 1 : 1; }
+
+/* how far all arms came */
+static int64_t common_length(const run *r)
+{
+  int64_t least = INT64_MAX;
+  for (int i = 0; i < r->n_jobs; i += next_arm(r, i)) {
+    const job *j = farthest(r, i);
+    if (j->n_rows && j->rows[j->n_rows - 1].input_length < least)
+      least = j->rows[j->n_rows - 1].input_length;
+  }
+  return least;
+}
+
+static double overall_ppl_at(const job *j, int64_t length)
+{
+  int i = j->n_rows - 1;
+  while (i > 0 && j->rows[i].input_length > length) i--;
+  return exp(j->rows[i].overall_nll);
+}
+
 /* perplexity and bytes of the farther run of an arm, times of the one token by token */
-static void print_arm(const run *r, int i)
+static void print_arm(const run *r, int i, int64_t common)
 {
   char tokens[32], kv[32], state[32], resident[32], start[32];
   const job *j = farthest(r, i), *single = i < r->n_first ? &r->jobs[i] : NULL;
@@ -885,23 +908,23 @@ static void print_arm(const run *r, int i)
   const row *end = &j->rows[j->n_rows - 1];
   line l = fit(j, offsetof(row, kv_bytes));
   summary s = summarize(j);
-  printf("| %s | %s | %s | %s | %s | %s | %.4g | %.2f | %.2f | %.2f |",
+  printf("| %s | %s | %s | %s | %s | %s | %.4g | %.2f | %.2f | %.2f | %.2f |",
          j->a.name,
          commas(tokens, (double)end->input_length), bytes_text(kv, (double)end->kv_bytes),
          bytes_text(state, (double)end->state_bytes), bytes_text(resident, (double)end->rss_bytes),
-         bytes_text(start, fabs(l.a) < 0.5 ? 0 : l.a), l.b, s.first, s.last, s.all);
+         bytes_text(start, fabs(l.a) < 0.5 ? 0 : l.a), l.b, s.first, s.last, s.all,
+         overall_ppl_at(j, common));
   if (!single) printf(" | | | |\n");
   else
     printf(" %.1f | %.1f | %.1f | %.1f |\n", 1e6 * single->last.p50, 1e6 * single->last.p999,
            1e6 * single->last.cpu_p50, 1e6 * single->last.cpu_p999);
 }
 
-/* from one arm to the next: those of the first run, then those that only the second has */
-static int next_arm(const run *r, int i) { return i == r->n_first - 1 ? r->n_first + 1 : 1; }
-
 static void print_md(const run *r)
 {
   const source *s = NULL;
+  char common[32];
+  commas(common, (double)common_length(r));
   print_sizes();
   print_chunks(r);
   print_rss(r);
@@ -920,9 +943,9 @@ static void print_md(const run *r)
          "ppl_last are of a tenth\nof an arm's tokens each, from there on. Times are of passes of one "
          "token; the cpu_ ones leave out what\nother processes took.\n\n"
          "| arm | tokens | kv_bytes | state_bytes | rss_bytes | a | b, bytes a token | ppl_first "
-         "| ppl_last | ppl | p50_us | p999_us | cpu_p50_us "
-         "| cpu_p999_us |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
-  for (int i = 0; i < r->n_jobs; i += next_arm(r, i)) print_arm(r, i);
+         "| ppl_last | ppl | ppl to %s | p50_us | p999_us | cpu_p50_us | cpu_p999_us |\n"
+         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n", common);
+  for (int i = 0; i < r->n_jobs; i += next_arm(r, i)) print_arm(r, i, common_length(r));
 }
 
 /* a string of JSON; what would need an escape was made a space */

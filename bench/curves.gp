@@ -60,6 +60,7 @@ pictures = "curves memory latency".(words(shown[2]) ? " curves-recall" : "")
 do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture in pictures] {
   s = picture eq "curves-recall" ? 2 : 1
   far = picture eq "latency" ? 0 : farther
+  ended = farther && !far ? "" : cut[s]
   longest = far || !farther ? all_of : singly
   panels = picture eq "memory" ? "kv rss" : picture eq "latency" ? "slow" : s == 2 ? "ppl state time" : "ppl kv time"
   n = words(panels)
@@ -171,8 +172,8 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
         with filledcurves fc rgb colour(word(shaded, k)) fs transparent solid 0.22 noborder, \
       for [k=1:others] rows(word(shown[s], k)) using 1:column \
         with lines lc rgb colour(word(shown[s], k)) lw width(k, others), \
-      for [k=1:words(cut[s])] ending(word(cut[s], k)) using 1:column \
-        with points lc rgb colour(word(cut[s], k)) pt 2 lw 4 ps 1.2
+      for [k=1:words(ended)] ending(word(ended, k)) using 1:column \
+        with points lc rgb colour(word(ended, k)) pt 2 lw 4 ps 1.2
     top = top - tall[p]
   }
 
@@ -187,7 +188,7 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
     at_y = (foot - 110.0 - 34 * ((k - 1) / 2)) / high
     set arrow k + 1 from screen at_x, screen at_y to screen at_x + 0.06, screen at_y nohead \
       lc rgb word(colours, i) lw 5
-    set label k + 1 word(names, i).(strstrt(cut[s]." ", sprintf(" %d ", i)) ? ", to its budget (×)" : "") \
+    set label k + 1 word(names, i).(strstrt(ended." ", sprintf(" %d ", i)) ? ", to its budget (×)" : "") \
       at screen at_x + 0.075, screen at_y left textcolor rgb ink
   }
   plot NaN

@@ -45,7 +45,7 @@ same_losses() {                                        # same_losses CSV CHUNK C
     cmp "$work/one" "$work/other"
 }
 arms() { [ "$(cut -d, -f1 "$1" | sort -u | grep -c "^sinks")" -eq "$2" ]; }
-table_says_0() { awk -F' [|] ' '$1 ~ /^[|] (window|sinks)/ && NF == 14 { n++; bad += $7 != "0" }
+table_says_0() { awk -F' [|] ' '$1 ~ /^[|] (window|sinks)/ && NF == 15 { n++; bad += $7 != "0" }
   END { exit bad || n != 3 }' "$1"; }
 
 build/story 7 12000 > "$work/story.txt"
