@@ -16,6 +16,7 @@ dark = "#f0f0f0 #999999 #56b4e9 #cc79a7 #999999 #e69f00 #3a9bdc #1fbf8f #f0702a"
 set datafile separator ","
 
 # Which arms there are (by number), whose text ended early, and of which model: 1 the first, 2 others.
+# One that was stopped on its way is not drawn; dense ends where its memory does.
 farther = int(system(sprintf("awk -F, 'NR>1 && $2>m[$18>1] {m[$18>1]=$2} END {print (m[1]>m[0])+0}' %s", csv)))
 many = int(system(sprintf("awk -F, 'NR>1 && $18>m {m=$18} END {print m+0}' %s", csv)))
 all_of = int(system(sprintf("awk -F, 'NR>1 && $2>m {m=$2} END {print m+0}' %s", csv)))
@@ -29,7 +30,7 @@ do for [i=1:words(arms)] {
   of = system(sprintf("awk -F, 'NR==2 {f=$14} $1==\"%s\" {m=$14; t=$15; if ($2>x) x=$2} \
     END {print m==\"\" ? 0 : m==f ? 1 : 2, t+0, x+0}' %s", word(arms, i), csv))
   s = int(word(of, 1))
-  if (s > 0) {
+  if (s > 0 && (i == 1 || word(of, 3) > 0.98 * all_of)) {
     shown[s] = shown[s].sprintf(" %d", i)
     trained[s] = int(word(of, 2))
     if (word(of, 3) < 0.98 * all_of) { cut[s] = cut[s].sprintf(" %d", i) }
@@ -38,7 +39,8 @@ do for [i=1:words(arms)] {
 
 # An arm's rows: tokens, perplexity, kv_bytes, rss_bytes, cpu_p50_s, cpu_p999_s, state_bytes.
 # Perplexity is that of the last fifth of the text at each length (of the last tenth on an axis of
-# equal steps), so that it is as steady early as late, and cpu_p999_s the largest there. What came before 64 tokens is left to the CSV.
+# equal steps), so that it is as steady early as late, and cpu_p999_s the largest there. What came
+# before 64 tokens is left to the CSV.
 number(i) = i eq "" ? 1 : int(i) # gnuplot reads an empty loop's body once
 width(k, n) = k == 1 && n > 3 ? 3.2 : 3 + 1.3 * (n - k) # what lies below shows at both sides
 colour(i) = word(colours, number(i))
