@@ -1253,8 +1253,8 @@ int main(int argc, char **argv)
   add_plain(&r, &main_source);
   add_trained(&r, &main_source);
   if (r.o.recall) add_recall(&r);
-  if (r.n_jobs == 0) die("no such arm", r.o.arms);
   add_chunks(&r, &main_source);
+  if (r.n_jobs == 0) die("no such arm", r.o.arms);
   run_jobs(&r);
   return report(&r);
 }

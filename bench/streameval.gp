@@ -33,14 +33,14 @@ do for [theme in "light dark"] { do for [format in "svg png"] {
   set xlabel "tokens read" textcolor rgb ink
   set xrange [0:longest]
   set yrange [0:100]
-  set xtics format "%.0s%c" 4096
-  do for [k=0:int(longest / 4096)] { set xtics add (sprintf("%dK", 4 * k) 4096 * k) }
+  set xtics (0 0)
+  do for [k=0:int(longest / 4096)] { set xtics add (k ? sprintf("%dK", 4 * k) : "0" 4096 * k) }
   set ytics ("0" 0, "25" 25, "50" 50, "75" 75, "100 %%" 100)
-  set key top right samplen 2 textcolor rgb ink
+  set key outside bottom center horizontal maxrows 1 samplen 2 textcolor rgb ink
   unset arrow; unset label
   if (trained < longest) {
     set arrow 1 from trained, graph 0 to trained, graph 1 nohead dt (6, 6) lc rgb axis lw 1
-    set label 1 "trained length" at trained, graph 0.94 offset -0.6, 0 right textcolor rgb axis
+    set label 1 "trained length" at trained, graph 0.94 offset 0.6, 0 left textcolor rgb axis
   }
   plot for [i=1:3] rows(i) using ($2-step/2+(i-2)*step*0.05):($5*100):($6*100):($7*100) \
       with yerrorbars lc rgb word(colours, i) pt int(word(marks, i)) ps 0.1 lw 1.5 notitle, \

@@ -62,6 +62,7 @@ check "stopped or not: the same bits" same_losses "$work/whole.csv" 1 "$work/par
 check "float16 keys and values" curves half --type f16 -a sinks -o json
 check "a first run that ends earlier, and more arms" curves more --chunk 48 --singly 500 --more
 check "there are eight arms with sinks" arms "$work/more.csv" 8
+check "one of those alone" curves one --chunk 48 --more -a sinks_half
 check "a checkpoint of another type is refused" sh -c "! build/bench/curves -f $work/story.txt \
   -n 3000 -s 4 -w 60 -a sinks --type f16 --csv $work/other.csv --resume $work/c"
 head -c 60000 "$work/c-sinks.state" > "$work/d-sinks.state"
