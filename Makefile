@@ -12,23 +12,25 @@ ENGINE = examples/engine.h examples/model.h examples/matrix.h examples/gguf.h ex
 
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback before after
 TESTS    = plan order state window attend memory feedback kernels threads compose golden engine gguf
+BENCHES  = curves recompute streameval recall feedback
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
-           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story $(BUILD)/bench/recall $(BUILD)/bench/curves \
-           $(BUILD)/bench/feedback
+           $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story \
+           $(BENCHES:%=$(BUILD)/bench/%)
 SCRIPTS  = tests/curves.sh tests/recall.sh tests/examples.sh tests/golden_engine.sh \
            tests/readme.sh tests/door.sh
 
 # the demo's text, model and length: make demo TEXT=book.txt MODEL=m.bin TOKENIZER=t.bin TOKENS=50000
 MODEL     ?= examples/models/story.bin
 CONTROL   ?= examples/models/control.bin
-TOKENIZER ?= examples/models/story.tok
+TOKENIZER ?= $(if $(filter %.gguf,$(MODEL)),$(MODEL),examples/models/story.tok)
 TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story-$(TOKENS).txt
 OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL) --recall)
 
 # make bench takes the same; stopped by ^C it goes on by BENCH="--resume bench/out/curves"
-CURVES     = --chunk 64 $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 --recall)
+CURVES_OF  = curves $(if $(OURS),,recompute streameval)
+CURVES     = --chunk 64 $(if $(OURS),-s 4 -w 60 --recall,--more --singly 2048)
 
 # bench/X.gp draws bench/out/X.csv
 PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
@@ -52,13 +54,16 @@ check:            ## the long list, a quarter of an hour: see tests/TRUST.md (PA
 soak:             ## what takes hours: 10^9 tokens, every shape on every machine, 10^4 kills
 	@tests/soak.sh
 
-bench: $(BUILD)/bench/curves $(TEXT) ## memory, latency and perplexity against length
+bench: $(CURVES_OF:%=$(BUILD)/bench/%) $(TEXT) ## memory, latency and perplexity against length
 	@mkdir -p bench/out
 	@$(BUILD)/bench/curves -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(CURVES) $(BENCH) \
 	  --checkpoint bench/out/curves --commit "$$(git describe --always --dirty 2>&1 | head -n 1)" \
 	  > bench/out/curves.md
 	@$(call PICTURE,curves)
 	@cat bench/out/curves.md
+	@$(if $(OURS),,echo; $(BUILD)/bench/recompute -m $(MODEL) -t $(TOKENIZER) -f $(TEXT))
+	@$(if $(OURS),,echo; $(BUILD)/bench/streameval -m $(MODEL) -t $(TOKENIZER))
+	@$(if $(OURS),,$(call PICTURE,streameval))
 
 bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine's measured limits
 	@mkdir -p bench/out
@@ -114,6 +119,10 @@ $(BUILD)/bench/recall: bench/recall.c $(HEADER) $(ENGINE)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples -pthread $< -o $@ -lm
 
 $(BUILD)/bench/curves: bench/curves.c $(HEADER) $(ENGINE)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
+
+$(BUILD)/bench/%: bench/%.c $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
 

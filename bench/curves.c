@@ -13,11 +13,13 @@
    -o md|csv|json      the result on standard output    (md)
    --csv FILE          every row as CSV                 (bench/out/curves.csv)
    --type T            keys and values: f32, f16, bf16 or q8 (int8)  (f32)
-   --chunk N           a second run of each arm, N tokens a pass; FILE-chunks.csv, and the same bits
+   --chunk N           a second run of each arm, N tokens a pass: the same bits, faster
+   --singly N          the first run, of a token a pass, only so far   (as far as the second)
+   --more              also the arms marked + below, in the second run alone
    --recall            also the arms that remember, on the shipped models trained for it
-   --dense-tokens N    where the dense arm's memory ends  (8192)
+   --dense-tokens N    where the dense arm's memory ends  (8192, or half again the trained length)
    --dense-seconds N   and its time                       (600)
-   --checkpoint BASE   BASE-ARM.state: context and rows, every few seconds and when stopped
+   --checkpoint BASE   BASE-ARM.state: context and rows, now and then and when stopped
    --resume BASE       goes on from those that are there, and keeps them up to date
    --stop N            stops after N tokens, as ^C would
    --commit NAME       what was measured; stands in the CSV
@@ -28,6 +30,9 @@
      window           the last SINKS + WINDOW tokens, nothing else
      sinks            the first SINKS and the last WINDOW, at their positions in the cache
      sinks_text       the same tokens, at their positions in the text
+   + sinks_1, sinks_2, sinks_8     so many sinks, in the same number of keys
+   + sinks_half       half as many keys, SINKS of them sinks
+   + sinks_f16, sinks_int8         sinks, in a smaller type
    and of models that were trained to remember, with the window that they were trained with,
      memory_linear, memory_delta   Infini-attention
      block_window_m1               the model of feedback: a block and the present one, no rows
@@ -37,10 +42,11 @@
    Each arm is a process of its own, so that its memory is its own. A row stands for the tokens
    since the row before: nll and ppl are means over them, latency_s the mean of seconds per token
    (forward pass and commit by the wall clock; scoring is not in it), p50_s and p999_s quantiles of
-   the same passes, to 1 %; undisturbed_p999_s leaves out those in which another process got the
-   core. overall_ppl is of all tokens so far. kv_bytes and state_bytes are longctx_measure's: ours
-   are there from the first token on; dense counts a context as long as its text so far, and what
-   its block has not filled yet is given back to the system, so that rss_bytes tells the same. */
+   the same passes, to 1 %. cpu_p50_s and cpu_p999_s are, too, but of the time that the arm had a
+   core: what other processes take is not in them. overall_ppl is of all tokens so far. kv_bytes and
+   state_bytes are longctx_measure's: ours are there from the first token on; dense counts a context
+   as long as its text so far, and what its block has not filled yet is given back to the system, so
+   that rss_bytes tells the same. */
 #define _GNU_SOURCE 1
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
@@ -71,8 +77,8 @@ static void die(const char *what, const char *why)
 
 typedef struct options {
   const char *model, *tokenizer, *text, *arms, *format, *csv, *type, *checkpoint, *resume, *commit;
-  long tokens, sinks, window, jobs, chunk, dense_tokens, dense_seconds, stop;
-  int recall, sizes;
+  long tokens, sinks, window, jobs, chunk, singly, dense_tokens, dense_seconds, stop;
+  int recall, sizes, more;
 } options;
 
 static long parse_count(const char *name, const char *text, long least)
@@ -87,8 +93,8 @@ static long parse_count(const char *name, const char *text, long least)
 static options parse_options(int argc, char **argv)
 {
   options o = { "examples/models/story.bin", "examples/models/story.tok", "-", NULL, "md",
-                "bench/out/curves.csv", "f32", NULL, NULL, "-", 100000, 4, 0, 1, 1, 8192, 600, 0,
-                0, 0 };
+                "bench/out/curves.csv", "f32", NULL, NULL, "-", 100000, 4, 0, 1, 1, 1000000000L,
+                0, 600, 0, 0, 0, 0 };
   struct { const char *name; const char **text; long *count; long least; int *flag; } known[] = {
     { "-m", &o.model, NULL, 0, NULL },      { "-t", &o.tokenizer, NULL, 0, NULL },
     { "-f", &o.text, NULL, 0, NULL },       { "-a", &o.arms, NULL, 0, NULL },
@@ -97,7 +103,8 @@ static options parse_options(int argc, char **argv)
     { "--resume", &o.resume, NULL, 0, NULL }, { "--commit", &o.commit, NULL, 0, NULL },
     { "-n", NULL, &o.tokens, 1, NULL },     { "-s", NULL, &o.sinks, 0, NULL },
     { "-w", NULL, &o.window, 1, NULL },     { "-j", NULL, &o.jobs, 1, NULL },
-    { "--chunk", NULL, &o.chunk, 1, NULL }, { "--dense-tokens", NULL, &o.dense_tokens, 1, NULL },
+    { "--chunk", NULL, &o.chunk, 1, NULL }, { "--singly", NULL, &o.singly, 1, NULL },
+    { "--more", NULL, NULL, 0, &o.more },   { "--dense-tokens", NULL, &o.dense_tokens, 1, NULL },
     { "--dense-seconds", NULL, &o.dense_seconds, 1, NULL }, { "--stop", NULL, &o.stop, 1, NULL },
     { "--recall", NULL, NULL, 0, &o.recall }, { "--sizes", NULL, NULL, 0, &o.sizes },
   };
@@ -117,11 +124,12 @@ static options parse_options(int argc, char **argv)
   return o;
 }
 
+static const char *const type_names[] = { "f32", "f16", "bf16", "q8" }; /* in longctx.h's order */
+
 static int parse_type(const char *name)
 {
-  static const char *const names[] = { "f32", "f16", "bf16", "q8" }; /* in longctx.h's order */
   for (int i = 0; i < 4; i++)
-    if (strcmp(name, names[i]) == 0) return i;
+    if (strcmp(name, type_names[i]) == 0) return i;
   die("--type takes f32, f16, bf16 or q8", name);
   return 0;
 }
@@ -130,8 +138,7 @@ static int parse_type(const char *name)
 
 typedef struct row {
   int64_t input_length, kv_bytes, state_bytes, rss_bytes;
-  double nll, overall_nll, latency, p50, p999;
-  double undisturbed; /* p999 of the passes that no other process interrupted */
+  double nll, overall_nll, latency, p50, p999, cpu_p50, cpu_p999;
 } row;
 
 /* seconds, in bins of 1 % from 100 ns to about 100 s */
@@ -163,19 +170,21 @@ typedef struct measured {
   uint64_t model, text;                 /* fingerprints of the file and of the tokens read */
   int64_t tokens, span_from;
   double nll, seconds, span_nll, span_seconds;
-  histogram span, span_undisturbed, all, all_undisturbed;
+  histogram span, span_cpu, all, all_cpu;
   int n_rows;
   row rows[MOST_ROWS];
 } measured;
 
-static const char format[16] = "curves 1";
+static const char format[16] = "curves 2";
 
-static double seconds_now(void)
+static double clock_now(clockid_t clock)
 {
   struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(clock, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
+
+static double seconds_now(void) { return clock_now(CLOCK_MONOTONIC); }
 
 static int64_t peak_rss(void)
 {
@@ -186,12 +195,6 @@ static int64_t peak_rss(void)
 #else
   return (int64_t)usage.ru_maxrss * 1024;
 #endif
-}
-
-static long forced_switches(void)
-{
-  struct rusage usage;
-  return getrusage(RUSAGE_SELF, &usage) ? 0 : usage.ru_nivcsw;
 }
 
 /* pages in memory now; at their most where the system does not tell */
@@ -250,7 +253,7 @@ typedef struct stream {
   longctx *context;
   float *logits;        /* [chunk][vocab_size] */
   measured now;
-  double saved;         /* when */
+  double saved, saving; /* when, and how long it took */
   int pipe_end;
 } stream;
 
@@ -258,7 +261,7 @@ typedef struct stream {
 typedef struct message {
   int done, failed, stopped, has_row, resumed;
   int64_t tokens;
-  double seconds, ppl, p50, p999, undisturbed;
+  double seconds, ppl, p50, p999, cpu_p50, cpu_p999;
   row row;
   char failure[sizeof(engine_error)];
 } message;
@@ -334,6 +337,7 @@ static const char *checkpoint_save(stream *s)
   char name[512], beside[512];
   checkpoint_name(s, ".state", name, sizeof name);
   checkpoint_name(s, ".state.new", beside, sizeof beside);
+  double begin = seconds_now();
   FILE *f = fopen(beside, "wb");
   if (!f) return "its checkpoint cannot be written";
   s->now.text = text_read(s);
@@ -341,6 +345,7 @@ static const char *checkpoint_save(stream *s)
             fflush(f) || fsync(fileno(f));
   bad |= fclose(f) != 0;
   s->saved = seconds_now();
+  s->saving = s->saved - begin;
   return bad || rename(beside, name) ? "its checkpoint was not written" : NULL;
 }
 
@@ -401,24 +406,24 @@ static void add_row(stream *s)
   r->latency = m->span_seconds / n;
   r->p50 = histogram_quantile(&m->span, 0.5);
   r->p999 = histogram_quantile(&m->span, 0.999);
-  r->undisturbed = histogram_quantile(&m->span_undisturbed, 0.999);
+  r->cpu_p50 = histogram_quantile(&m->span_cpu, 0.5);
+  r->cpu_p999 = histogram_quantile(&m->span_cpu, 0.999);
   m->span_from = m->tokens;
   m->span_nll = m->span_seconds = 0;
   memset(&m->span, 0, sizeof m->span);
-  memset(&m->span_undisturbed, 0, sizeof m->span_undisturbed);
+  memset(&m->span_cpu, 0, sizeof m->span_cpu);
   tell_row(s, r);
 }
 
-static void add_time(measured *m, double spent, int n, int undisturbed)
+static void add_time(measured *m, double spent, double cpu, int n)
 {
   m->tokens += n;
   m->seconds += spent;
   m->span_seconds += spent;
   histogram_add(&m->span, spent / n, n);
   histogram_add(&m->all, spent / n, n);
-  if (!undisturbed) return;
-  histogram_add(&m->span_undisturbed, spent / n, n);
-  histogram_add(&m->all_undisturbed, spent / n, n);
+  histogram_add(&m->span_cpu, cpu / n, n);
+  histogram_add(&m->all_cpu, cpu / n, n);
 }
 
 /* One pass over the next tokens, timed; then each of their successors is scored. */
@@ -430,19 +435,18 @@ static int stream_step(stream *s)
   int vocab = s->a->s->m.vocab_size, n = s->a->chunk, room = longctx_room(s->context);
   if (n > room) n = room;
   if (n > left) n = (int)left;
-  long switches = forced_switches();
-  double begin = seconds_now();
+  double begin = seconds_now(), cpu = clock_now(CLOCK_THREAD_CPUTIME_ID);
   int code = engine_forward(&s->e, s->context, text, n, s->logits, n);
   if (code == LONGCTX_OK) code = engine_commit(&s->e, s->context, n);
   double spent = seconds_now() - begin;
-  int undisturbed = forced_switches() == switches;
+  cpu = clock_now(CLOCK_THREAD_CPUTIME_ID) - cpu;
   if (code != LONGCTX_OK) return code;
   for (int i = 0; i < n; i++) {
     double nll = logits_nll(s->logits + (size_t)i * (size_t)vocab, vocab, text[i + 1]);
     m->nll += nll;
     m->span_nll += nll;
   }
-  add_time(m, spent, n, undisturbed);
+  add_time(m, spent, cpu, n);
   return LONGCTX_OK;
 }
 
@@ -477,8 +481,8 @@ static const char *stream_run(stream *s)
     if (s->o->stop && m->tokens >= s->o->stop) stop_asked = 1;
     if (m->tokens == next_row(s) && m->n_rows < MOST_ROWS) add_row(s);
     double now = seconds_now();
-    if (s->o->checkpoint && now > s->saved + 5 && (failure = checkpoint_save(s)) != NULL)
-      return failure;
+    if (s->o->checkpoint && now > s->saved + 5 + 50 * s->saving) failure = checkpoint_save(s);
+    if (failure) return failure;
     if (now < told + 0.2) continue;
     told = now;
     memset(&news, 0, sizeof news);
@@ -505,7 +509,8 @@ static void run_arm(const arm *a, const options *o, int pipe_end)
   m.stopped = stop_asked && s.now.tokens < a->tokens;
   m.p50 = histogram_quantile(&s.now.all, 0.5);
   m.p999 = histogram_quantile(&s.now.all, 0.999);
-  m.undisturbed = histogram_quantile(&s.now.all_undisturbed, 0.999);
+  m.cpu_p50 = histogram_quantile(&s.now.all_cpu, 0.5);
+  m.cpu_p999 = histogram_quantile(&s.now.all_cpu, 0.999);
   if (failure) snprintf(m.failure, sizeof m.failure, "%s", failure);
   tell(&s, &m);
 }
@@ -686,39 +691,30 @@ static void csv_rows(const run *r, const job *j, FILE *f)
   plain(commit, r->o.commit);
   for (int i = 0; i < j->n_rows; i++) {
     const row *x = &j->rows[i];
-    fprintf(f, "%s,%lld,%.17g,%.6g,%.6g,%lld,%lld,%lld,%.4g,%.4g,%.4g,%.4g,%s,%d,%s,%s,%d,%s,%s,"
-               "%s\n", j->a.name, (long long)x->input_length, x->nll, exp(x->nll),
+    fprintf(f, "%s,%lld,%.17g,%.6g,%.6g,%lld,%lld,%lld,%.4g,%.4g,%.4g,%.4g,%.4g,%s,%d,%s,%s,%d,"
+               "%s,%s,%s\n", j->a.name, (long long)x->input_length, x->nll, exp(x->nll),
             exp(x->overall_nll), (long long)x->kv_bytes, (long long)x->state_bytes,
-            (long long)x->rss_bytes, x->latency, x->p50, x->p999, x->undisturbed, model,
-            j->a.s->m.trained_len, text, r->o.type, j->a.chunk, r->machine, commit, r->date);
+            (long long)x->rss_bytes, x->latency, x->p50, x->p999, x->cpu_p50, x->cpu_p999, model,
+            j->a.s->m.trained_len, text, type_names[j->a.desc.type_k], j->a.chunk, r->machine, commit, r->date);
   }
 }
 
-static void csv_file(const run *r, int from, int to, FILE *f)
+static void csv_file(const run *r, FILE *f)
 {
   fprintf(f, "arm,input_length,nll,ppl,overall_ppl,kv_bytes,state_bytes,rss_bytes,latency_s,p50_s,"
-             "p999_s,undisturbed_p999_s,model,trained_len,text,type,chunk,machine,commit,date\n");
-  for (int i = from; i < to; i++) csv_rows(r, &r->jobs[i], f);
+             "p999_s,cpu_p50_s,cpu_p999_s,model,trained_len,text,type,chunk,machine,commit,date\n");
+  for (int i = 0; i < r->n_jobs; i++) csv_rows(r, &r->jobs[i], f);
 }
 
 /* The whole file, beside the old one until it is complete. */
-static void write_csv(const run *r, const char *end, int from, int to)
+static void write_csv(const run *r)
 {
-  char path[512], beside[520];
-  size_t n = strlen(r->o.csv);
-  if (n > 4 && strcmp(r->o.csv + n - 4, ".csv") == 0) n -= 4;
-  snprintf(path, sizeof path, "%.*s%s.csv", (int)n, r->o.csv, end);
-  snprintf(beside, sizeof beside, "%s.new", path);
+  char beside[512];
+  snprintf(beside, sizeof beside, "%s.new", r->o.csv);
   FILE *f = fopen(beside, "w");
   if (!f) die(beside, strerror(errno));
-  csv_file(r, from, to, f);
-  if (fclose(f) || rename(beside, path)) die(path, strerror(errno));
-}
-
-static void write_files(const run *r)
-{
-  write_csv(r, "", 0, r->n_first);
-  if (r->n_jobs > r->n_first) write_csv(r, "-chunks", r->n_first, r->n_jobs);
+  csv_file(r, f);
+  if (fclose(f) || rename(beside, r->o.csv)) die(r->o.csv, strerror(errno));
 }
 
 /* whoever asked us to stop may not have asked them */
@@ -741,9 +737,9 @@ static void run_jobs(run *r)
     if (terminal) show_all(r->jobs, r->n_jobs, 1);
     if (seconds_now() < written + 5) continue;
     written = seconds_now();
-    write_files(r); /* what was measured is never lost */
+    write_csv(r); /* what was measured is never lost */
   }
-  write_files(r);
+  write_csv(r);
 }
 
 /* ==== what the rows amount to ==== */
@@ -859,6 +855,15 @@ static void print_chunks(const run *r)
   }
 }
 
+/* The run of an arm that went farthest. */
+static const job *farthest(const run *r, int i)
+{
+  const job *one = &r->jobs[i];
+  if (i >= r->n_first || r->n_jobs == r->n_first) return one;
+  const job *many = &r->jobs[r->n_first + i];
+  return many->last.tokens > one->last.tokens ? many : one;
+}
+
 static void print_rss(const run *r)
 {
   char start[32];
@@ -872,30 +877,62 @@ static void print_rss(const run *r)
   printf(".\n");
 }
 
-static void print_arm(const job *j)
+/* from one arm to the next: those of the first run, then those that only the second has */
+static int next_arm(const run *r, int i) { return i == r->n_first - 1 ? r->n_first + 1 : 1; }
+
+/* how far all arms came */
+static int64_t common_length(const run *r)
+{
+  int64_t least = INT64_MAX;
+  for (int i = 0; i < r->n_jobs; i += next_arm(r, i)) {
+    const job *j = farthest(r, i);
+    if (j->n_rows && j->rows[j->n_rows - 1].input_length < least)
+      least = j->rows[j->n_rows - 1].input_length;
+  }
+  return least;
+}
+
+static double overall_ppl_at(const job *j, int64_t length)
+{
+  int i = j->n_rows - 1;
+  while (i > 0 && j->rows[i].input_length > length) i--;
+  return exp(j->rows[i].overall_nll);
+}
+
+/* perplexity and bytes of the farther run of an arm, times of the one token by token */
+static void print_arm(const run *r, int i, int64_t common)
 {
   char tokens[32], kv[32], state[32], resident[32], start[32];
+  const job *j = farthest(r, i), *single = i < r->n_first ? &r->jobs[i] : NULL;
+  if (j->n_rows == 0) return;
   const row *end = &j->rows[j->n_rows - 1];
   line l = fit(j, offsetof(row, kv_bytes));
   summary s = summarize(j);
-  printf("| %s | %s | %s | %s | %s | %s | %.4g | %.2f | %.2f | %.2f | %.1f | %.1f | %.1f |\n",
+  printf("| %s | %s | %s | %s | %s | %s | %.4g | %.2f | %.2f | %.2f | %.2f |",
          j->a.name,
          commas(tokens, (double)end->input_length), bytes_text(kv, (double)end->kv_bytes),
          bytes_text(state, (double)end->state_bytes), bytes_text(resident, (double)end->rss_bytes),
          bytes_text(start, fabs(l.a) < 0.5 ? 0 : l.a), l.b, s.first, s.last, s.all,
-         1e6 * j->last.p50, 1e6 * j->last.p999, 1e6 * j->last.undisturbed);
+         overall_ppl_at(j, common));
+  if (!single) printf(" | | | |\n");
+  else
+    printf(" %.1f | %.1f | %.1f | %.1f |\n", 1e6 * single->last.p50, 1e6 * single->last.p999,
+           1e6 * single->last.cpu_p50, 1e6 * single->last.cpu_p999);
 }
 
 static void print_md(const run *r)
 {
   const source *s = NULL;
+  char common[32];
+  commas(common, (double)common_length(r));
   print_sizes();
   print_chunks(r);
   print_rss(r);
-  printf("\n%s, %s, commit %s, keys and values %s; load average %.1f before the run.\n"
+  printf("\n%s, %s, commit %s, keys and values %s unless an arm's name says another; "
+         "load average %.1f before the run.\n"
          "attention_sinks calls dense, window and sinks transformers, windowed and "
          "attention_sinks.\n", r->machine, r->date, r->o.commit, r->o.type, r->load);
-  for (int i = 0; i < r->n_first; i++) {
+  for (int i = 0; i < r->n_jobs; i += next_arm(r, i)) {
     const job *j = &r->jobs[i];
     if (j->a.s != s)
       printf("%s%s reads %s: %s", s ? ".\n" : "", j->a.s->model_name, j->a.s->text_name, j->a.name);
@@ -903,13 +940,12 @@ static void print_md(const run *r)
     s = j->a.s;
   }
   printf(".\nkv_bytes = a + b * tokens, fitted from where the window is full; ppl_first and "
-         "ppl_last are of a tenth\nof an arm's tokens each, from there on. undisturbed is p999_us "
-         "without passes in which another\nprocess got the core.\n\n"
+         "ppl_last are of a tenth\nof an arm's tokens each, from there on. Times are of passes of one "
+         "token; the cpu_ ones leave out what\nother processes took.\n\n"
          "| arm | tokens | kv_bytes | state_bytes | rss_bytes | a | b, bytes a token | ppl_first "
-         "| ppl_last | ppl | p50_us | p999_us | undisturbed |\n"
-         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
-  for (int i = 0; i < r->n_first; i++)
-    if (r->jobs[i].n_rows) print_arm(&r->jobs[i]);
+         "| ppl_last | ppl | ppl to %s | p50_us | p999_us | cpu_p50_us | cpu_p999_us |\n"
+         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n", common);
+  for (int i = 0; i < r->n_jobs; i += next_arm(r, i)) print_arm(r, i, common_length(r));
 }
 
 /* a string of JSON; what would need an escape was made a space */
@@ -925,10 +961,10 @@ static void json_rows(const job *j)
     const row *x = &j->rows[i];
     printf("%s\n   {\"input_length\":%lld,\"nll\":%.17g,\"ppl\":%.6g,\"overall_ppl\":%.6g,"
            "\"kv_bytes\":%lld,\"state_bytes\":%lld,\"rss_bytes\":%lld,\"latency_s\":%.4g,"
-           "\"p50_s\":%.4g,\"p999_s\":%.4g,\"undisturbed_p999_s\":%.4g}", i ? "," : "",
+           "\"p50_s\":%.4g,\"p999_s\":%.4g,\"cpu_p50_s\":%.4g,\"cpu_p999_s\":%.4g}", i ? "," : "",
            (long long)x->input_length, x->nll, exp(x->nll), exp(x->overall_nll),
            (long long)x->kv_bytes, (long long)x->state_bytes, (long long)x->rss_bytes, x->latency,
-           x->p50, x->p999, x->undisturbed);
+           x->p50, x->p999, x->cpu_p50, x->cpu_p999);
   }
 }
 
@@ -991,14 +1027,14 @@ static longctx_desc blocks_desc(const model *m)
   return d;
 }
 
-static void add_job(run *r, const source *s, const char *name, longctx_desc d, int64_t tokens)
+/* NULL where -a does not list it */
+static job *add_job(run *r, const source *s, const char *name, longctx_desc d, int64_t tokens)
 {
-  const options *o = &r->o;
   job *j = &r->jobs[r->n_jobs];
-  if (!listed(o->arms, name)) return;
-  if (r->n_jobs == MAX_JOBS / 2) die("too many arms", name);
+  if (!listed(r->o.arms, name)) return NULL;
+  if (r->n_jobs == MAX_JOBS) die("too many arms", name);
   d.max_batch = 1;
-  d.type_k = d.type_v = parse_type(o->type);
+  d.type_k = d.type_v = parse_type(r->o.type);
   j->a.name = name;
   j->a.s = s;
   j->a.desc = d;
@@ -1006,18 +1042,20 @@ static void add_job(run *r, const source *s, const char *name, longctx_desc d, i
   j->a.tokens = tokens;
   j->a.whole = s->tokens;
   r->n_jobs++;
+  return j;
 }
 
 static void add_plain(run *r, const source *s)
 {
-  int64_t dense = s->tokens < r->o.dense_tokens ? s->tokens : r->o.dense_tokens;
+  int64_t dense = s->m.trained_len + s->m.trained_len / 2;
+  if (dense < 8192) dense = 8192;
+  if (r->o.dense_tokens) dense = r->o.dense_tokens;
+  if (dense > s->tokens) dense = s->tokens;
   int window = window_of(&r->o, &s->m), sinks = (int)r->o.sinks;
   if (sinks >= window) die("-s", "no room for a window beside so many sinks");
-  if (listed(r->o.arms, "dense")) {
-    add_job(r, s, "dense", plain_desc(&s->m, (int)dense, 0, LONGCTX_POS_CACHE), dense);
-    r->jobs[r->n_jobs - 1].a.dense = 1;
-    r->jobs[r->n_jobs - 1].a.budget = (double)r->o.dense_seconds;
-  }
+  longctx_desc all_keys = plain_desc(&s->m, (int)dense, 0, LONGCTX_POS_CACHE);
+  job *j = add_job(r, s, "dense", all_keys, dense);
+  if (j) j->a.dense = 1, j->a.budget = (double)r->o.dense_seconds;
   add_job(r, s, "window", plain_desc(&s->m, window, 0, LONGCTX_POS_CACHE), s->tokens);
   add_job(r, s, "sinks", plain_desc(&s->m, window, sinks, LONGCTX_POS_CACHE), s->tokens);
   add_job(r, s, "sinks_text", plain_desc(&s->m, window, sinks, LONGCTX_POS_TEXT), s->tokens);
@@ -1122,14 +1160,38 @@ static void add_recall(run *r)
   }
 }
 
-/* the second run: the same arms, more tokens a pass */
-static void add_chunks(run *r)
+/* in the second run alone */
+static void add_more(run *r, const source *s)
+{
+  static const struct { const char *name; int sinks, half, type; } more[] = {
+    { "sinks_1", 1, 0, -1 },     { "sinks_2", 2, 0, -1 },
+    { "sinks_8", 8, 0, -1 },     { "sinks_half", -1, 1, -1 },
+    { "sinks_f16", -1, 0, LONGCTX_F16 }, { "sinks_int8", -1, 0, LONGCTX_Q8 },
+  };
+  int window = window_of(&r->o, &s->m);
+  for (size_t i = 0; i < sizeof more / sizeof more[0]; i++) {
+    int sinks = more[i].sinks < 0 ? (int)r->o.sinks : more[i].sinks;
+    int keys = more[i].half ? window / 2 : window;
+    if (sinks >= keys) die("-s", "no room for a window beside so many sinks");
+    longctx_desc d = plain_desc(&s->m, keys, sinks, LONGCTX_POS_CACHE);
+    job *j = add_job(r, s, more[i].name, d, s->tokens);
+    if (j && more[i].type >= 0) j->a.desc.type_k = j->a.desc.type_v = more[i].type;
+  }
+}
+
+/* The second run: the same arms and some more, many tokens a pass. The first may end earlier. */
+static void add_chunks(run *r, const source *s)
 {
   r->n_first = r->n_jobs;
-  for (int i = 0; r->o.chunk > 1 && i < r->n_first; i++) {
-    job *j = &r->jobs[r->n_jobs++];
-    j->a = r->jobs[i].a;
-    j->a.chunk = j->a.desc.max_batch = (int)r->o.chunk;
+  if (r->o.chunk > 1) {
+    if (2 * r->n_first > MAX_JOBS) die("too many arms", "");
+    for (int i = 0; i < r->n_first; i++) r->jobs[r->n_jobs++].a = r->jobs[i].a;
+    if (r->o.more) add_more(r, s);
+  }
+  for (int i = 0; i < r->n_jobs; i++) {
+    arm *a = &r->jobs[i].a;
+    if (i >= r->n_first) a->chunk = a->desc.max_batch = (int)r->o.chunk;
+    else if (a->tokens > r->o.singly) a->tokens = r->o.singly;
   }
 }
 
@@ -1160,7 +1222,7 @@ static int report(const run *r)
     failed += r->jobs[i].last.failed;
     stopped |= r->jobs[i].last.stopped;
   }
-  if (strcmp(r->o.format, "csv") == 0) csv_file(r, 0, r->n_jobs, stdout);
+  if (strcmp(r->o.format, "csv") == 0) csv_file(r, stdout);
   else if (strcmp(r->o.format, "json") == 0) print_json(r);
   else print_md(r);
   if (fflush(stdout)) die("standard output", strerror(errno));
@@ -1191,8 +1253,8 @@ int main(int argc, char **argv)
   add_plain(&r, &main_source);
   add_trained(&r, &main_source);
   if (r.o.recall) add_recall(&r);
+  add_chunks(&r, &main_source);
   if (r.n_jobs == 0) die("no such arm", r.o.arms);
-  add_chunks(&r);
   run_jobs(&r);
   return report(&r);
 }

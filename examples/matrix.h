@@ -34,9 +34,9 @@ const matrix_format *matrix_format_of(uint32_t type);
 /* A matrix [rows][cols]: y[rows] = W x[cols]. Its rows are kept in panels of MATRIX_PANEL. A panel
    of floats is [cols][width] (the last may be narrower than MATRIX_PANEL), one of packed rows
    [bytes of a row][MATRIX_PANEL] (the last is filled up with zeros): one pass over a panel reads
-   memory in order and adds to `width` sums of several tokens at once, which compilers turn into
-   vector code without being allowed to reorder an addition. */
-enum { MATRIX_PANEL = 32, MATRIX_TILE = 32, MATRIX_TOKENS = 4, MATRIX_BATCH = 64 };
+   memory in order and adds to `width` sums of several tokens at once, which is vector code without
+   reordering an addition. */
+enum { MATRIX_PANEL = 32, MATRIX_TILE = 32, MATRIX_TOKENS = 6, MATRIX_BATCH = 64 };
 
 typedef struct matrix {
   int rows, cols;
@@ -98,20 +98,16 @@ uint64_t matrix_bytes(const matrix *w)
 
 typedef float matrix_tile[MATRIX_TILE][MATRIX_PANEL];
 
-/* Halves to floats, exactly; what is infinite or NaN never comes here. A half is its low ten bits
-   (and an eleventh, unless its exponent is 0) times a power of two that its high six bits name. */
+/* Halves to floats, exactly: exponent and digits move to a float's place, where they stand for
+   2^112 times too little. What is infinite or NaN never comes here. */
 static void unpack_halves(const unsigned char *restrict packed, float *restrict value)
 {
-  static const float power[32] = {
-    0x1p-24f, 0x1p-24f, 0x1p-23f, 0x1p-22f, 0x1p-21f, 0x1p-20f, 0x1p-19f, 0x1p-18f,
-    0x1p-17f, 0x1p-16f, 0x1p-15f, 0x1p-14f, 0x1p-13f, 0x1p-12f, 0x1p-11f, 0x1p-10f,
-    0x1p-9f,  0x1p-8f,  0x1p-7f,  0x1p-6f,  0x1p-5f,  0x1p-4f,  0x1p-3f,  0x1p-2f,
-    0x1p-1f,  0x1p0f,   0x1p1f,   0x1p2f,   0x1p3f,   0x1p4f,   0x1p5f,   0x1p6f
-  };
   for (int j = 0; j < MATRIX_PANEL; j++) {
-    int half = packed[j] | packed[MATRIX_PANEL + j] << 8, exponent = half >> 10 & 31;
-    int digits = (half & 0x3ff) + ((exponent > 0) << 10), negative = half >> 15;
-    value[j] = power[exponent] * (float)((digits ^ -negative) + negative);
+    uint32_t half = (uint32_t)packed[j] | (uint32_t)packed[MATRIX_PANEL + j] << 8;
+    uint32_t bits = (half & 0x8000) << 16 | (half & 0x7fff) << 13;
+    float small;
+    memcpy(&small, &bits, 4);
+    value[j] = small * 0x1p112f;
   }
 }
 
@@ -147,10 +143,11 @@ static void unpack_q4(const unsigned char *restrict packed, const float *restric
 {
   for (int i = 0; i < MATRIX_TILE / 2; i++) {
     const unsigned char *q = packed + i * MATRIX_PANEL;
-    for (int j = 0; j < MATRIX_PANEL; j++) {
-      tile[i][j] = d[j] * (float)((q[j] & 15) - zero) + m[j];
-      tile[i + MATRIX_TILE / 2][j] = d[j] * (float)((q[j] >> 4) - zero) + m[j];
-    }
+    float *low = tile[i], *high = tile[i + MATRIX_TILE / 2];
+    int both[MATRIX_PANEL]; /* loops over one type each: so they become good vector code */
+    for (int j = 0; j < MATRIX_PANEL; j++) both[j] = q[j];
+    for (int j = 0; j < MATRIX_PANEL; j++) low[j] = d[j] * (float)((both[j] & 15) - zero) + m[j];
+    for (int j = 0; j < MATRIX_PANEL; j++) high[j] = d[j] * (float)((both[j] >> 4) - zero) + m[j];
   }
 }
 
@@ -239,30 +236,56 @@ static void matrix_unpack(const matrix *w, int first, int col, int cols, matrix_
 
 /* ==== products ==== */
 
-/* sums [n][MATRIX_PANEL] += n tokens x [n][cols], `apart` floats from each other, times `width`
-   rows [cols][width]. Inlined below with a constant n and width: then the sums live in vector
-   registers. */
-static inline void matrix_add(const float *restrict rows, int cols, int width, int n,
-                              const float *restrict x, int apart,
-                              float (*restrict sums)[MATRIX_PANEL])
+/* A vector register of floats, where the compiler has such a type. Plain loops would do, but gcc
+   12 keeps the sums of more than one token in memory. */
+#if defined __GNUC__ && !defined __TINYC__
+#if defined __AVX512F__
+typedef float matrix_lanes __attribute__((vector_size(64)));
+#elif defined __AVX__
+typedef float matrix_lanes __attribute__((vector_size(32)));
+#else
+typedef float matrix_lanes __attribute__((vector_size(16)));
+#endif
+#else
+typedef float matrix_lanes;
+#endif
+enum { MATRIX_LANES = sizeof(matrix_lanes) / sizeof(float) };
+
+static inline matrix_lanes lanes_at(const float *x)
 {
-  float sum[MATRIX_TOKENS][MATRIX_PANEL];
-  for (int t = 0; t < n; t++)
-    for (int j = 0; j < width; j++) sum[t][j] = sums[t][j];
-  for (int i = 0; i < cols; i++)
-    for (int t = 0; t < n; t++)
-      for (int j = 0; j < width; j++)
-        sum[t][j] += x[(size_t)t * (size_t)apart + (size_t)i] * rows[i * width + j];
-  for (int t = 0; t < n; t++)
-    for (int j = 0; j < width; j++) sums[t][j] = sum[t][j];
+  matrix_lanes v;
+  memcpy(&v, x, sizeof v);
+  return v;
 }
 
-/* the same for one token: here compilers keep the sums in registers by themselves */
-static inline void matrix_add_one(const float *restrict rows, int cols, const float *restrict x,
-                                  float *restrict sums)
+/* n tokens x [n][cols], `apart` floats from each other, times two registers of columns out of rows
+   [cols][MATRIX_PANEL], added to as much of sums [n][MATRIX_PANEL]. Inlined below with a constant
+   n: 2 n sums, two products and a number of x fill the sixteen registers that most machines have. */
+static inline void matrix_add(const float *rows, int cols, int n, const float *x, int apart,
+                              float *sums)
 {
+  matrix_lanes low[MATRIX_TOKENS], high[MATRIX_TOKENS];
+  for (int t = 0; t < n; t++) {
+    low[t] = lanes_at(sums + t * MATRIX_PANEL);
+    high[t] = lanes_at(sums + t * MATRIX_PANEL + MATRIX_LANES);
+  }
   for (int i = 0; i < cols; i++, rows += MATRIX_PANEL)
-    for (int j = 0; j < MATRIX_PANEL; j++) sums[j] += x[i] * rows[j];
+    for (int t = 0; t < n; t++) {
+      low[t] += x[(size_t)t * (size_t)apart + (size_t)i] * lanes_at(rows);
+      high[t] += x[(size_t)t * (size_t)apart + (size_t)i] * lanes_at(rows + MATRIX_LANES);
+    }
+  for (int t = 0; t < n; t++) {
+    memcpy(sums + t * MATRIX_PANEL, &low[t], sizeof low[t]);
+    memcpy(sums + t * MATRIX_PANEL + MATRIX_LANES, &high[t], sizeof high[t]);
+  }
+}
+
+/* the same for one token and all columns, for the last panel's width, too */
+static inline void matrix_add_one(const float *restrict rows, int cols, int width,
+                                  const float *restrict x, float *restrict sums)
+{
+  for (int i = 0; i < cols; i++, rows += width)
+    for (int j = 0; j < width; j++) sums[j] += x[i] * rows[j];
 }
 
 /* the same for up to MATRIX_BATCH tokens */
@@ -271,10 +294,13 @@ static void matrix_add_all(const float *rows, int cols, int width, int n, const 
 {
   for (int i = 0, many; i < n; i += many) {
     const float *at = x + (size_t)i * (size_t)apart;
-    many = n - i < MATRIX_TOKENS ? 1 : MATRIX_TOKENS;
-    if (width != MATRIX_PANEL) matrix_add(rows, cols, width, many, at, apart, sums + i);
-    else if (many == 1) matrix_add_one(rows, cols, at, sums[i]);
-    else matrix_add(rows, cols, MATRIX_PANEL, MATRIX_TOKENS, at, apart, sums + i);
+    int few = width < MATRIX_PANEL || n - i < 2;
+    many = few ? 1 : n - i < MATRIX_TOKENS ? 2 : MATRIX_TOKENS;
+    if (width < MATRIX_PANEL) matrix_add_one(rows, cols, width, at, sums[i]);
+    else if (many == 1) matrix_add_one(rows, cols, MATRIX_PANEL, at, sums[i]);
+    for (int j = 0; many > 1 && j < MATRIX_PANEL; j += 2 * MATRIX_LANES)
+      if (many == 2) matrix_add(rows + j, cols, 2, at, apart, sums[i] + j);
+      else matrix_add(rows + j, cols, MATRIX_TOKENS, at, apart, sums[i] + j);
   }
 }
 

@@ -39,9 +39,13 @@ slopes() {
 
 flat() { slopes "$1" | awk '$1 != "dense" && $2 != 0 { bad = 1 } END { exit bad || NR < 4 }'; }
 grows() { slopes "$1" | awk '$1 == "dense" && $2 > 1000 { good = 1 } END { exit !good }'; }
-losses() { cut -d, -f1-5 "$1" > "$1.losses"; }
-same_losses() { losses "$1" && losses "$2" && cmp "$1.losses" "$2.losses"; }
-table_says_0() { awk -F' [|] ' '$1 ~ /^[|] (window|sinks)/ && NF == 13 { n++; bad += $7 != "0" }
+losses() { awk -F, -v chunk="$2" '$18 == chunk { print $1, $2, $3, $4, $5 }' "$1"; }
+same_losses() {                                        # same_losses CSV CHUNK CSV CHUNK
+  losses "$1" "$2" > "$work/one" && losses "$3" "$4" > "$work/other" && [ -s "$work/one" ] &&
+    cmp "$work/one" "$work/other"
+}
+arms() { [ "$(cut -d, -f1 "$1" | sort -u | grep -c "^sinks")" -eq "$2" ]; }
+table_says_0() { awk -F' [|] ' '$1 ~ /^[|] (window|sinks)/ && NF == 15 { n++; bad += $7 != "0" }
   END { exit bad || n != 3 }' "$1"; }
 
 build/story 7 12000 > "$work/story.txt"
@@ -51,11 +55,14 @@ check "the CSV's columns" header_is "$work/whole.csv" \
 check "kv_bytes of our arms do not grow" flat "$work/whole.csv"
 check "kv_bytes of the dense arm do" grows "$work/whole.csv"
 check "the table says so" table_says_0 "$work/whole.out"
-check "chunks change no bit" same_losses "$work/whole.csv" "$work/whole-chunks.csv"
+check "chunks change no bit" same_losses "$work/whole.csv" 1 "$work/whole.csv" 48
 check "a run that is stopped" stopped part --checkpoint "$work/c" --stop 1003
 check "a run that goes on" curves part --resume "$work/c"
-check "stopped or not: the same bits" same_losses "$work/whole.csv" "$work/part.csv"
+check "stopped or not: the same bits" same_losses "$work/whole.csv" 1 "$work/part.csv" 1
 check "float16 keys and values" curves half --type f16 -a sinks -o json
+check "a first run that ends earlier, and more arms" curves more --chunk 48 --singly 500 --more
+check "there are eight arms with sinks" arms "$work/more.csv" 8
+check "one of those alone" curves one --chunk 48 --more -a sinks_half
 check "a checkpoint of another type is refused" sh -c "! build/bench/curves -f $work/story.txt \
   -n 3000 -s 4 -w 60 -a sinks --type f16 --csv $work/other.csv --resume $work/c"
 head -c 60000 "$work/c-sinks.state" > "$work/d-sinks.state"

@@ -432,6 +432,7 @@ static void test_keys(void)
   wrong.twice = 1;
   refuse("G30 a key twice", "two keys are named llama.block_count");
   refuse_u32("general.alignment", 0, "general.alignment is 0");
+  refuse_u32("general.alignment", 3, "general.alignment is 3, it must be 8 to");
   refuse_u32("general.alignment", 24, "power of two");
   refuse_u32("general.alignment", 0x80000000u, "general.alignment is 2147483648");
   refuse_f32("general.alignment", 32.0f, "general.alignment is of type float32");
@@ -529,6 +530,7 @@ static void test_tensor_heads(void)
   refuse_dims(4, most, most, most, most, "multiply to more than 64 bits");
   refuse_dims(4, most, most, 1 << 14, 1, "multiply to more than 64 bits");
   refuse_dims(4, most, most, 1 << 13, 1, "too short");
+  refuse_dims(4, 85932, 49981, 13325, 80581, "add up to more than 64 bits"); /* G10: 2^64 - 16 */
   refuse_dims(2, 4, 16, 1, 1, "is 4 x 16 x 1 x 1, it must be 8 x 8");
   refuse_dims(3, 8, 4, 2, 1, "is 8 x 4 x 2 x 1");
   wrong.tensor = "blk.0.attn_q.weight";
