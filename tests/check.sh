@@ -27,7 +27,7 @@ for part in ${*:-$parts}; do
   echo "---- $(title "$part")"
   begin=$(date +%s)
   rm -f "$kept/$part.rows"
-  ROWS="$kept/$part.rows" "tests/$part.sh" 2>&1 | tee "$kept/$part.log"
+  ROWS="$PWD/$kept/$part.rows" "tests/$part.sh" 2>&1 | tee "$kept/$part.log"
   last=$(tail -n 1 "$kept/$part.log")
   echo "$last. $(date -u '+%Y-%m-%d %H:%M') UTC, commit $commit, $((($(date +%s) - begin)/60)) min" \
     > "$kept/$part.sum"

@@ -910,6 +910,7 @@ int main(int argc, char **argv)
   test_shipped("examples/models/control.bin");
   test_shared(argc, argv);
   if (skipped == 0) return t_done();
+  t_say_bad_inputs();
   printf("%ld passed, %ld failed, %d skipped\n", t_passed, t_failed, skipped);
   return t_failed > 0;
 }

@@ -3,8 +3,9 @@
    Two contexts take TOKENS tokens (10^6) from position START (0) on. A hundred times on the way a
    new context that has seen nothing but the window must give the bits of the first one, and plain
    attention in double must agree with the second one, which has sinks. At the end the process has
-   no kilobyte more than early on, and 32 tokens take the CPU time they took then. How much longer
-   the slowest thousandth took is told, not judged: other programs of the machine are in it.      */
+   no more memory than early on (Linux counts 64 pages late), and 32 tokens take the CPU time they
+   took then. How much longer the slowest thousandth took is told, not judged: other programs of
+   the machine are in it.                                                                         */
 #define _POSIX_C_SOURCE 200809L
 #include "t.h"
 #include <sys/resource.h>
@@ -130,6 +131,7 @@ int main(int argc, char **argv)
   plain.type_v = LONGCTX_Q8;
   sinks.rope = LONGCTX_ROPE_NONE;
   sinks.sinks = SINKS;
+  memset(ticks, 0, sizeof ticks);                      /* touched: no page of them comes later   */
   a = t_new(&plain);
   b = t_new(&sinks);
   if (tokens < 2 * LOOKS) tokens = 2 * LOOKS;
@@ -157,7 +159,7 @@ int main(int argc, char **argv)
   growth = quantile(ticks[LATE], 0.5) / quantile(ticks[EARLY], 0.5);
   t_case("early %ld KB, at the end %ld KB; time times %.3f", early, end, growth);
   CHECK_EQ(longctx_position(a), start + tokens);
-  CHECK_EQ(end, early);
+  CHECK(end - early <= 256);
   CHECK(growth <= 1.25);
   printf("%lld tokens from %lld: %ld KB more, off by %.1e, time times %.3f, p99.9 / p50 %.2f\n",
          (long long)tokens, (long long)start, end - early, worst, growth,

@@ -96,9 +96,14 @@ static inline void t_bad_input(const char *format, ...)
   if (t_bad_inputs < T_NAMES) t_bad_names[t_bad_inputs++] = h;
 }
 
-static inline int t_done(void)
+static inline void t_say_bad_inputs(void)
 {
   if (t_bad_inputs) printf("%d bad inputs by name\n", t_bad_inputs);
+}
+
+static inline int t_done(void)
+{
+  t_say_bad_inputs();
   printf("%ld passed, %ld failed\n", t_passed, t_failed);
   return t_failed != 0;
 }
