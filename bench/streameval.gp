@@ -2,7 +2,7 @@
 # Bars are 95 % intervals. Colours (Okabe and Ito) and marks are told apart by the colour-blind.
 csv = "bench/out/streameval.csv"
 arms = "dense window sinks"
-names = "'dense' 'window' 'window and sinks'"
+names = "'dense' 'window' 'with sinks'"
 light = "#000000 #999999 #1f8fd6"
 dark = "#f0f0f0 #999999 #56b4e9"
 marks = "4 12 7"
