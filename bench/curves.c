@@ -889,7 +889,7 @@ static int64_t common_length(const run *r)
     if (j->n_rows && j->rows[j->n_rows - 1].input_length < least)
       least = j->rows[j->n_rows - 1].input_length;
   }
-  return least;
+  return least == INT64_MAX ? 0 : least;
 }
 
 static double overall_ppl_at(const job *j, int64_t length)
@@ -940,8 +940,9 @@ static void print_md(const run *r)
     s = j->a.s;
   }
   printf(".\nkv_bytes = a + b * tokens, fitted from where the window is full; ppl_first and "
-         "ppl_last are of a tenth\nof an arm's tokens each, from there on. Times are of passes of one "
-         "token; the cpu_ ones leave out what\nother processes took.\n\n"
+         "ppl_last are of a tenth\nof an arm's tokens each, from there on; the last ppl is of the "
+         "tokens that all arms read. Times are of\npasses of one token; the cpu_ ones leave out "
+         "what other processes took.\n\n"
          "| arm | tokens | kv_bytes | state_bytes | rss_bytes | a | b, bytes a token | ppl_first "
          "| ppl_last | ppl | ppl to %s | p50_us | p999_us | cpu_p50_us | cpu_p999_us |\n"
          "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n", common);

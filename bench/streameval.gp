@@ -2,7 +2,7 @@
 # Bars are 95 % intervals. Colours (Okabe and Ito) and marks are told apart by the colour-blind.
 csv = "bench/out/streameval.csv"
 arms = "dense window sinks"
-names = "'dense' 'window' 'window and sinks'"
+names = "'dense' 'window' 'with sinks'"
 light = "#000000 #999999 #1f8fd6"
 dark = "#f0f0f0 #999999 #56b4e9"
 marks = "4 12 7"
@@ -36,7 +36,8 @@ do for [theme in "light dark"] { do for [format in "svg png"] {
   set xtics (0 0)
   do for [k=0:int(longest / 4096)] { set xtics add (k ? sprintf("%dK", 4 * k) : "0" 4096 * k) }
   set ytics ("0" 0, "25" 25, "50" 50, "75" 75, "100 %%" 100)
-  set key outside bottom center horizontal maxrows 1 samplen 2 textcolor rgb ink
+  set bmargin screen 0.35
+  set key at screen 0.5, screen 0.05 center center horizontal maxrows 1 samplen 2 textcolor rgb ink
   unset arrow; unset label
   if (trained < longest) {
     set arrow 1 from trained, graph 0 to trained, graph 1 nohead dt (6, 6) lc rgb axis lw 1

@@ -1,6 +1,7 @@
 #!/bin/sh
 # curves.sh: bench/curves writes the columns it promises, our memory does not grow, the dense arm's
-# does, chunks change no bit, and a run that was stopped goes on as if it had not been.
+# does, chunks change no bit, and a run that was stopped goes on as if it had not been. bench/recompute
+# computes what a context would hold.
 cd "$(dirname "$0")/.." || exit 1
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -48,6 +49,11 @@ arms() { [ "$(cut -d, -f1 "$1" | sort -u | grep -c "^sinks")" -eq "$2" ]; }
 table_says_0() { awk -F' [|] ' '$1 ~ /^[|] (window|sinks)/ && NF == 15 { n++; bad += $7 != "0" }
   END { exit bad || n != 3 }' "$1"; }
 
+agrees() {                                             # sums of sinks go in another order
+  awk -F, '$1 == "window" { w = $5 == 0 } $1 == "sinks" { s = $5 < 1e-4 && $5 > -1e-4 }
+    END { exit !(w && s) }' "$1"
+}
+
 build/story 7 12000 > "$work/story.txt"
 check "a run of four arms, and one in chunks" curves whole --chunk 48
 check "the CSV's columns" header_is "$work/whole.csv" \
@@ -65,6 +71,12 @@ check "there are eight arms with sinks" arms "$work/more.csv" 8
 check "one of those alone" curves one --chunk 48 --more -a sinks_half
 check "a checkpoint of another type is refused" sh -c "! build/bench/curves -f $work/story.txt \
   -n 3000 -s 4 -w 60 -a sinks --type f16 --csv $work/other.csv --resume $work/c"
+model="-m examples/models/story.bin -t examples/models/story.tok"
+check "re-computation" sh -c "build/bench/recompute $model -f $work/story.txt -n 600 -k 5 -l 1024 \
+  -o $work/recompute.csv"
+check "it is what a context reads that has room for all" agrees "$work/recompute.csv"
+check "names that a tokenizer has no tokens for" sh -c "! build/bench/streameval $model \
+  -o $work/streameval.csv 2> $work/why && grep -q 'begins as another name does' $work/why"
 head -c 60000 "$work/c-sinks.state" > "$work/d-sinks.state"
 check "a damaged checkpoint is refused" sh -c "! build/bench/curves -f $work/story.txt \
   -n 3000 -s 4 -w 60 -a sinks --csv $work/other.csv --resume $work/d"
