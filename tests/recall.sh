@@ -24,7 +24,7 @@ if ! build/bench/recall -d 8192 -n 4 -l 0 -o "$work/recall.csv" > "$work/log" 2>
 fi
 at_least window passkey 8192 1 -0.05
 at_least window passkey_digits 8192 1 -0.3
-at_least memory_linear passkey 512 1 0.9
+at_least memory_linear passkey 2048 1 0.9
 at_least memory_linear passkey 8192 1 0.9
 at_least memory_delta passkey 8192 1 0.9
 at_least window facts 2048 1 -0.05
