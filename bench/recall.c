@@ -4,8 +4,8 @@
 
    -a ARM,ARM   only these arms                      (all whose model is there)
    -d TOKENS    the longest text                     (1000000; FULL=1: 10000000)
-   -n TRIALS    streams to 128,000 tokens per arm    (12; FULL=1: 100)
-   -l TRIALS    streams to the longest text          (3; FULL=1: 20)
+   -n TRIALS    streams to 128,000 tokens per arm    (8; FULL=1: 50)
+   -l TRIALS    streams to the longest text          (1; FULL=1: 4)
    -j JOBS      streams at a time                    (the processors)
    -o FILE      the result as CSV                    (bench/out/recall.csv)
    -b           brief: one table, one line per arm   (for make demo)
@@ -15,9 +15,10 @@
      passkey  "The pass key is 4 1 5 9 2." at the start, in the middle or before the last tenth of
               a text; at its end the key is asked for. A trial is one key, right when all five
               digits are; passkey_digits counts them singly.
-     facts    so many sentences like "Perric put the tin lamp in Oakmoor." spread over 8,192 tokens;
-              at its end each is asked for once. A trial is one fact, right when both halves of
-              the place's name are.
+     facts    sentences like "Perric put the tin lamp in Oakmoor.", one told beside each key (to
+              models that were trained for facts) and asked for where the key is; or many spread
+              over 8,192 tokens, position "any", and each asked for at its end. A trial is one
+              fact, right when both halves of the place's name are.
 
    Answers are the model's own: the likeliest token is read back. The state is forked to ask, so that
    asking leaves no trace; one stream serves all distances. Accuracy stands with its 95 % interval
@@ -67,10 +68,15 @@ static const arm arms[] = {
 };
 enum { N_ARMS = sizeof arms / sizeof *arms };
 
+static int trained_in_blocks(const arm *a)
+{
+  return strcmp(a->model, "feedback") == 0;
+}
+
 static longctx_desc arm_desc(const arm *a, const model *m)
 {
   longctx_desc d = engine_trained_desc(m);
-  int from_blocks = strcmp(a->model, "feedback") == 0;
+  int from_blocks = trained_in_blocks(a);
   if (from_blocks) d.window = (a->segments + 1) * m->block;
   if (a->plain) {
     d.memory = LONGCTX_MEMORY_NONE;
@@ -94,7 +100,8 @@ enum { N_DISTANCES = 9, N_POSITIONS = 3, N_HELD = 4, N_DIGITS = 5, FACTS_AT = 81
 typedef struct count { long trials, correct; } count;
 
 typedef struct score {
-  count key[N_POSITIONS][N_DISTANCES], digit[N_POSITIONS][N_DISTANCES], fact[N_HELD];
+  count key[N_POSITIONS][N_DISTANCES], digit[N_POSITIONS][N_DISTANCES];
+  count fact[N_POSITIONS][N_DISTANCES], many[N_HELD];
   double nll, tokens; /* of filler read and predicted */
 } score;
 
@@ -117,7 +124,7 @@ static void interval(const count *c, double *low, double *high)
 /* ==== a stream ==== */
 
 typedef struct job { int arm, kind, held, trial; long longest; } job;
-enum { KEY_FIRST, KEY_LATER, FACTS }; /* kinds of jobs */
+enum { FIRST, LATER, FACTS }; /* kinds of jobs */
 
 typedef struct stream {
   const model *m;
@@ -126,6 +133,7 @@ typedef struct stream {
   longctx *now, *fork, *ask; /* three contexts of one desc */
   size_t bytes;
   uint64_t seed;
+  int knows_facts;      /* the model was trained for them */
   int text[4096];
   float *logits;        /* [max_batch][vocab_size] */
   double nll, tokens;   /* of filler, where it was scored */
@@ -196,23 +204,45 @@ static void stream_ask(stream *s, const longctx *context, const form *f, const i
   }
 }
 
-static void stream_tell_key(stream *s, longctx *context, int *key)
+/* what a text tells: a key, and a thing's place */
+typedef struct told { int key[N_DIGITS], thing, place; } told;
+
+static void stream_tell_fact(stream *s, longctx *context, int thing, int place)
 {
-  for (int i = 0; i < N_DIGITS; i++) key[i] = random_below(&s->seed, 10);
-  stream_read(s, context, say(s->g, &s->g->key, key, &s->seed, s->text), NULL);
+  int chosen[3] = { random_below(&s->seed, s->g->slots['a' - 'a'].n), thing, place };
+  stream_read(s, context, say(s->g, &s->g->fact, chosen, &s->seed, s->text), NULL);
 }
 
-static void stream_ask_key(stream *s, const longctx *context, const int *key, int position,
-                           int distance, score *result)
+static int stream_ask_fact(stream *s, const longctx *context, int thing, int place)
+{
+  const words *w = &s->g->slots['p' - 'a'].choice[place];
+  int answer[2];
+  stream_ask(s, context, &s->g->ask_fact, &thing, answer, 2);
+  return answer[0] == w->token[0] && answer[1] == w->token[1];
+}
+
+static void stream_tell(stream *s, longctx *context, told *t)
+{
+  for (int i = 0; i < N_DIGITS; i++) t->key[i] = random_below(&s->seed, 10);
+  t->thing = random_below(&s->seed, s->g->slots['t' - 'a'].n);
+  t->place = random_below(&s->seed, s->g->slots['p' - 'a'].n);
+  if (s->knows_facts) stream_tell_fact(s, context, t->thing, t->place);
+  stream_read(s, context, say(s->g, &s->g->key, t->key, &s->seed, s->text), NULL);
+}
+
+static void stream_ask_told(stream *s, const longctx *context, const told *t, int position,
+                            int distance, score *result)
 {
   int answer[N_DIGITS], right = 0;
   stream_ask(s, context, &s->g->ask_key, NULL, answer, N_DIGITS);
   for (int i = 0; i < N_DIGITS; i++) {
-    int good = answer[i] == s->g->slots['c' - 'a'].choice[key[i]].token[0];
+    int good = answer[i] == s->g->slots['c' - 'a'].choice[t->key[i]].token[0];
     add(&result->digit[position][distance], good);
     right += good;
   }
   add(&result->key[position][distance], right == N_DIGITS);
+  if (s->knows_facts)
+    add(&result->fact[position][distance], stream_ask_fact(s, context, t->thing, t->place));
 }
 
 /* ==== jobs ==== */
@@ -223,21 +253,22 @@ typedef struct options {
   int brief;
 } options;
 
-/* one key at the start of one text, asked for at every distance */
-static void run_key_first(stream *s, const job *j, score *result)
+/* told at the start of one text, asked for at every distance */
+static void run_first(stream *s, const job *j, score *result)
 {
-  int key[N_DIGITS];
-  stream_tell_key(s, s->now, key);
+  told t;
+  stream_tell(s, s->now, &t);
   for (int d = 0; d < N_DISTANCES && distances[d] <= j->longest; d++) {
     stream_fill(s, s->now, distances[d]);
-    stream_ask_key(s, s->now, key, 0, d, result);
+    stream_ask_told(s, s->now, &t, 0, d, result);
   }
 }
 
-/* Keys in the middle and at the end: the text is told without any, and forked where one stands. */
-static void run_key_later(stream *s, const job *j, score *result)
+/* Told in the middle and at the end: the text goes on without, and is forked where one stands. */
+static void run_later(stream *s, const job *j, score *result)
 {
-  int next[N_POSITIONS] = { 0, 0, 0 }, key[N_DIGITS];
+  int next[N_POSITIONS] = { 0, 0, 0 };
+  told t;
   for (;;) {
     int best = 0;
     int64_t at = 0;
@@ -250,15 +281,15 @@ static void run_key_later(stream *s, const job *j, score *result)
     int d = next[best]++;
     stream_fill(s, s->now, at);
     take_copy(s, s->fork, s->now);
-    stream_tell_key(s, s->fork, key);
+    stream_tell(s, s->fork, &t);
     stream_fill(s, s->fork, distances[d]);
-    stream_ask_key(s, s->fork, key, best, d, result);
+    stream_ask_told(s, s->fork, &t, best, d, result);
   }
 }
 
 static void run_facts(stream *s, const job *j, score *result)
 {
-  int n = held[j->held], thing[64], place[64], answer[2];
+  int n = held[j->held], thing[64], place[64];
   const grammar *g = s->g;
   for (int i = 0; i < n; i++) {
     int again;
@@ -269,15 +300,11 @@ static void run_facts(stream *s, const job *j, score *result)
     } while (again);
     place[i] = random_below(&s->seed, g->slots['p' - 'a'].n);
     stream_fill(s, s->now, (int64_t)i * FACTS_AT / n + random_below(&s->seed, FACTS_AT / n / 2));
-    int told[3] = { random_below(&s->seed, g->slots[0].n), thing[i], place[i] };
-    stream_read(s, s->now, say(g, &g->fact, told, &s->seed, s->text), NULL);
+    stream_tell_fact(s, s->now, thing[i], place[i]);
   }
   stream_fill(s, s->now, FACTS_AT);
-  for (int i = 0; i < n; i++) {
-    const words *w = &g->slots['p' - 'a'].choice[place[i]];
-    stream_ask(s, s->now, &g->ask_fact, &thing[i], answer, 2);
-    add(&result->fact[j->held], answer[0] == w->token[0] && answer[1] == w->token[1]);
-  }
+  for (int i = 0; i < n; i++)
+    add(&result->many[j->held], stream_ask_fact(s, s->now, thing[i], place[i]));
 }
 
 /* tokens read, about: what progress counts */
@@ -285,7 +312,7 @@ static double job_tokens(const job *j)
 {
   double sum = 0;
   if (j->kind == FACTS) return FACTS_AT;
-  if (j->kind == KEY_FIRST) return (double)j->longest;
+  if (j->kind == FIRST) return (double)j->longest;
   for (int d = 0; d < N_DISTANCES && distances[d] <= j->longest; d++)
     sum += 0.6 * (double)distances[d];
   return sum + 0.9 * (double)j->longest;
@@ -314,13 +341,14 @@ static longctx *make_context(const longctx_desc *d, size_t bytes)
 static void run_job(const work *w, const job *j, score *result)
 {
   static void (*const run[])(stream *, const job *, score *) = {
-    run_key_first, run_key_later, run_facts
+    run_first, run_later, run_facts
   };
   engine_error error;
   stream *s = calloc(1, sizeof *s);
   if (!s) die("no memory", "");
   s->m = w->models[j->arm];
   s->g = w->g;
+  s->knows_facts = !trained_in_blocks(&arms[j->arm]);
   s->seed = (uint64_t)j->trial * 1000003 + (uint64_t)j->kind * 7919 + (uint64_t)j->held;
   longctx_desc d = arm_desc(&arms[j->arm], s->m);
   s->bytes = longctx_size(&d);
@@ -395,9 +423,10 @@ static void write_csv(const work *w, const char *path)
       for (int d = 0; d < N_DISTANCES; d++) {
         csv_row(f, arms[a].name, "passkey", distances[d], positions[p], 1, &s->key[p][d]);
         csv_row(f, arms[a].name, "passkey_digits", distances[d], positions[p], 1, &s->digit[p][d]);
+        csv_row(f, arms[a].name, "facts", distances[d], positions[p], 1, &s->fact[p][d]);
       }
     for (int h = 0; h < N_HELD; h++)
-      csv_row(f, arms[a].name, "facts", FACTS_AT, "any", held[h], &s->fact[h]);
+      csv_row(f, arms[a].name, "facts", FACTS_AT, "any", held[h], &s->many[h]);
   }
   if (fclose(f)) die(path, strerror(errno));
 }
@@ -416,51 +445,68 @@ static void print_share(const count *c)
   else printf(" %.0f |", 100.0 * (double)c->correct / (double)c->trials);
 }
 
-/* kv bytes, and those of a memory or of rows: they do not grow */
-static void print_bytes(const work *w, long longest)
+/* What is remembered does not grow; a cache of all keys and values, of the same type, does. */
+static void print_bytes(const work *w, int last)
 {
+  char name[32];
+  printf("State against text: bytes of M and z, or of rows, in %% of a cache of all keys and "
+         "values:\n\n| arm | bytes | whole state |");
+  for (int d = 0; d < last; d++) printf(" %s |", distance_name(name, distances[d]));
+  printf("\n|---|---:|---:|");
+  for (int d = 0; d < last; d++) printf("---:|");
+  printf("\n");
   for (int a = 0; a < N_ARMS; a++) {
     longctx_sizes sizes;
     const model *m = w->models[a];
     if (!m || arms[a].plain) continue;
     longctx_desc d = arm_desc(&arms[a], m);
     must(longctx_measure(&d, &sizes));
-    double full = 2.0 * m->n_layers * m->n_kv_heads * m->head_dim * 4.0 * (double)longest;
+    double row = 2.0 * m->n_layers * m->n_kv_heads * m->head_dim * sizeof(float);
     double kept = (double)(sizes.memory + sizes.feedback);
-    printf("%s: %.1f KB of memory or rows in a state of %.1f KB; a full cache of %ld tokens takes "
-           "%.0f MB, %.0f times the state.\n", arms[a].name, kept / 1e3,
-           (double)sizes.state / 1e3, longest, full / 1e6, full / (double)sizes.state);
+    printf("| %s | %.0f | %.0f |", arms[a].name, kept, (double)sizes.state);
+    for (int i = 0; i < last; i++) printf(" %.3g |", 100 * kept / (row * (double)distances[i]));
+    printf("\n");
   }
 }
 
-static void print_tables(const work *w, long longest)
+/* the shares of a task by distance, a line for each arm and position that has any */
+static void print_distances(const work *w, int last, int facts)
 {
   char name[32];
-  int last = 0;
-  while (last < N_DISTANCES && distances[last] <= longest) last++;
-  print_bytes(w, longest);
-  printf("\nFacts right, %% (held at once, at %d tokens):\n\n| arm |", FACTS_AT);
-  for (int h = 0; h < N_HELD; h++) printf(" %d |", held[h]);
-  printf("\n|---|---:|---:|---:|---:|\n");
-  for (int a = 0; a < N_ARMS; a++) {
-    if (!w->models[a]) continue;
-    printf("| %s |", arms[a].name);
-    for (int h = 0; h < N_HELD; h++) print_share(&w->scores[a].fact[h]);
-    printf("\n");
-  }
-  printf("\nPass keys right, %% (all five digits), by the text's length in tokens:\n\n"
-         "| arm | key at |");
+  printf("| arm | told at |");
   for (int d = 0; d < last; d++) printf(" %s |", distance_name(name, distances[d]));
   printf(" trials |\n|---|---|");
   for (int d = 0; d < last; d++) printf("---:|");
   printf("---:|\n");
   for (int a = 0; a < N_ARMS; a++)
     for (int p = 0; p < N_POSITIONS && w->models[a]; p++) {
-      const count *c = w->scores[a].key[p];
+      const score *s = &w->scores[a];
+      const count *c = facts ? s->fact[p] : s->key[p];
+      if (c[0].trials == 0) continue;
       printf("| %s | %s |", arms[a].name, positions[p]);
       for (int d = 0; d < last; d++) print_share(&c[d]);
       printf(" %ld to %ld |\n", c[last - 1].trials, c[0].trials);
     }
+}
+
+static void print_tables(const work *w, long longest)
+{
+  int last = 0;
+  while (last < N_DISTANCES && distances[last] <= longest) last++;
+  print_bytes(w, last);
+  printf("\nFacts right, %% (held at once, at %d tokens):\n\n| arm |", FACTS_AT);
+  for (int h = 0; h < N_HELD; h++) printf(" %d |", held[h]);
+  printf("\n|---|---:|---:|---:|---:|\n");
+  for (int a = 0; a < N_ARMS; a++) {
+    if (!w->models[a]) continue;
+    printf("| %s |", arms[a].name);
+    for (int h = 0; h < N_HELD; h++) print_share(&w->scores[a].many[h]);
+    printf("\n");
+  }
+  printf("\nPass keys right, %% (all five digits), by the text's length in tokens:\n\n");
+  print_distances(w, last, 0);
+  printf("\nThe fact told beside the key right, %%:\n\n");
+  print_distances(w, last, 1);
 }
 
 /* One line per arm: what a reader of the demo wants to know. */
@@ -485,7 +531,7 @@ static void print_brief(const work *w, long longest)
     printf("| %s | %.1f KB | %.2f |", arms[a].name, (double)sizes.state / 1e3,
            exp(s->nll / s->tokens));
     print_share(&keys);
-    print_share(&s->fact[1]);
+    print_share(&s->many[1]);
     printf("\n");
   }
 }
@@ -504,8 +550,8 @@ static options parse_options(int argc, char **argv)
 {
   const char *full = getenv("FULL");
   int all = full && strcmp(full, "1") == 0;
-  options o = { NULL, "bench/out/recall.csv", all ? 10000000 : 1000000, all ? 100 : 12,
-                all ? 20 : 3, sysconf(_SC_NPROCESSORS_ONLN), 0 };
+  options o = { NULL, "bench/out/recall.csv", all ? 10000000 : 1000000, all ? 50 : 8,
+                all ? 4 : 1, sysconf(_SC_NPROCESSORS_ONLN), 0 };
   for (int i = 1; i < argc; i++) {
     const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
     if (strcmp(name, "-b") == 0) {
@@ -565,7 +611,7 @@ static int more_first(const void *a, const void *b)
   return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* Jobs for the arms that have a model; half as many long ones for what only has a window. */
+/* Jobs for the arms that have a model; half as many for what only has a window. */
 static job *make_jobs(const options *o, const work *w, int *n_jobs)
 {
   size_t most = (size_t)N_ARMS * ((size_t)o->trials * (2 + N_HELD) + (size_t)o->long_trials * 2);
@@ -575,15 +621,16 @@ static job *make_jobs(const options *o, const work *w, int *n_jobs)
   long near = o->longest < SHORT ? o->longest : SHORT;
   for (int a = 0; a < N_ARMS; a++) {
     if (!w->models[a]) continue;
-    int far = arms[a].plain ? (int)(o->long_trials + 1) / 2 : (int)o->long_trials;
-    for (int t = 0; t < (int)o->trials + far; t++) {
+    int far = (int)(arms[a].plain ? o->long_trials / 2 : o->long_trials);
+    int trials = (int)(arms[a].plain ? (o->trials + 1) / 2 : o->trials);
+    for (int t = 0; t < trials + far; t++) {
       long longest = t < far ? o->longest : near;
-      job first = { a, KEY_FIRST, 0, t + 1, longest }, later = { a, KEY_LATER, 0, t + 1, longest };
+      job first = { a, FIRST, 0, t + 1, longest }, later = { a, LATER, 0, t + 1, longest };
       jobs[n++] = first;
       jobs[n++] = later;
     }
     for (int h = 0; h < N_HELD; h++)
-      for (int t = 0; t < (int)o->trials; t++) {
+      for (int t = 0; t < trials; t++) {
         job facts = { a, FACTS, h, t + 1, FACTS_AT };
         jobs[n++] = facts;
       }

@@ -17,16 +17,20 @@ at_least() {
   case $result in passed*) passed=$((passed + 1)) ;; *) failed=$((failed + 1)) ;; esac
 }
 
-if ! build/bench/recall -d 8192 -n 6 -l 0 -o "$work/recall.csv" > "$work/log" 2>&1; then
+if ! build/bench/recall -d 8192 -n 4 -l 0 -o "$work/recall.csv" > "$work/log" 2>&1; then
   cat "$work/log"
   echo "0 passed, 1 failed"
   exit 1
 fi
 at_least window passkey 8192 1 -0.05
 at_least window passkey_digits 8192 1 -0.3
-at_least memory_linear passkey 512 1 0.9
+at_least memory_linear passkey 2048 1 0.9
 at_least memory_linear passkey 8192 1 0.9
 at_least memory_delta passkey 8192 1 0.9
+at_least window facts 2048 1 -0.05
+at_least memory_linear facts 2048 1 0.9
+at_least memory_linear facts 8192 4 0.75
+at_least memory_delta facts 2048 1 0.9
 at_least block_window_m1 passkey 8192 1 -0.05
 at_least feedback_m0 passkey 512 1 0.9
 at_least feedback_m0 passkey 8192 1 0.9

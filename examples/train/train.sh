@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the two models of examples/models again, in DIR, and says how they do:
+# Trains the models of examples/models again, but feedback.bin, in DIR, and says how they do:
 #     examples/train/train.sh DIR
 # Needs a C compiler and Python 3 with PyTorch, NumPy and sentencepiece. The
 # models come out the same to the bit only with the same versions of those.
@@ -7,10 +7,17 @@ set -eu
 dir=${1:?usage: train.sh DIR}
 here=$(dirname "$0")
 python=${PYTHON:-python3}
-export OMP_NUM_THREADS=1 # two trainings side by side, one core each
+export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 # two trainings side by side, one core each
 
 mkdir -p "$dir"
 ${CC:-cc} -std=c99 -O2 -o "$dir/story" "$here/story.c"
+"$python" "$here/train_recall.py" linear "$dir/memory_linear.bin" --seconds 400 --fade 120
+"$python" "$here/train_recall.py" delta "$dir/memory_delta.bin" \
+    --source "$dir/memory_linear.bin" --seconds 80 --fade 60 --rate 1e-3
+for rule in linear delta; do
+    "$python" "$here/train_recall.py" $rule "$dir/memory_$rule.bin" --measure \
+        --lengths 8192 --facts 1 4 16 64 --trials 8
+done
 "$python" "$here/train_story.py" data "$dir/story" "$dir"
 "$python" "$here/train_story.py" model "$dir" story &
 story=$!
