@@ -3590,6 +3590,13 @@ LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d
   return lc;
 }
 
+/* Nothing is left to derive: some desc gives this very layer. */
+static int lcx_resolved(const lcx_wish *w, const lcx_wish_layer *l)
+{
+  int rotates = l->rope != LONGCTX_ROPE_NONE && w->head_dim > 1;
+  return (l->rope_dims > 0) == rotates && lcx_bits(l->scale) << 1;
+}
+
 /* Is the wish in a block of `bytes` sound? 0, or a code; *p becomes its plan. */
 static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lcx_plan *p)
 {
@@ -3606,10 +3613,12 @@ static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lc
        (uint64_t)w->n_layers * sizeof(lcx_wish_layer) + sizeof *w > (uint64_t)w->bytes))
     return LONGCTX_E_FORMAT;
   if (lcx_check_all(&o, w, &need) || need != (uint64_t)w->bytes) return LONGCTX_E_FORMAT;
+  if (w->base.feedback != (w->feedback_len > 0 && !w->has_layers)) return LONGCTX_E_FORMAT;
   if (need > room) return LONGCTX_E_SPACE;
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
     lcx_wish_layer l;
     lcx_wish_layer_at(&o, w, i, &l);
+    if (!lcx_resolved(w, &l)) return LONGCTX_E_FORMAT;
     if (l.n_freqs && lcx_check_freqs(lcx_freqs_of(lc, i), l.n_freqs)) return LONGCTX_E_FORMAT;
   }
   if (lcx_layout(&o, w, need, max_threads, NULL, p)) return LONGCTX_E_FORMAT;
@@ -4800,7 +4809,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
             fields feedback_len, feedback_dim and feedback, longctx_feedback and what begins with
             it. LONGCTX_STATIC_SIZE. State format 2. Fixed: int8 keys gave wrong scores on
             big-endian machines; longctx_restore could reset the context and say E_FORMAT, as if
-            nothing had changed.
+            nothing had changed; a forged state that no desc makes (scale 0, dims of no rope) was
+            taken for a valid one.
      1.0.0  Sliding and block windows with sinks, float32, float16, bfloat16 and int8 keys and
             values, rollback, state files, parts; scalar, SSE2, AVX2, AVX-512, NEON, WASM.
 
