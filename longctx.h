@@ -310,7 +310,8 @@ LONGCTX_API int longctx_seek(longctx *, int64_t position);
    the block's end; 0 while feedback is due. */
 LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
-   out [n][n_heads][head_dim_v]; float32, contiguous, un-rotated. The n tokens follow the committed
+   out [n][n_heads][head_dim_v], which overlaps none of them; float32, contiguous, un-rotated. The n
+   tokens follow the committed
    ones. k = v = NULL: reads only, of at most the rows that the layer (or the one it reads from) has
    in the open batch, else E_ORDER. */
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
@@ -365,8 +366,7 @@ LONGCTX_API size_t longctx_state_size(const longctx *);
 /* Writes the committed state at the file's position and leaves the file right behind it. */
 LONGCTX_API int longctx_save(const longctx *, FILE *);
 /* A context in raw memory; the file decides the layout, max_threads is 1 (for more: longctx_init
-   and longctx_restore). NULL on failure with
-   *error set (may be NULL); what was in `mem` is lost. */
+   and longctx_restore). NULL on failure with *error set (may be NULL); what was in `mem` is lost. */
 LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
 /* Into a live context of the same desc (max_threads may differ). Verifies the whole state before
    it touches the context, so the file must be seekable; a refusal changes nothing. Should reading
@@ -854,7 +854,7 @@ typedef struct lcx_rows {
   float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: of the window, of the sinks    */
   float *line, *key;     /* [head dims + 16] a row on its way in; the key, rotated               */
   float *keys, *vals;    /* a span widened to float32, or NULL                                   */
-  int careful;           /* other parts may be writing next to what is read                      */
+  int careful;           /* other parts may be writing other tiles of 16 of the span at hand     */
   int32_t *qi;           /* [n][head_dim/4][2] int8 queries, packed for the words, or NULL       */
   float *qi_scale;       /* [n]                                                                  */
   int32_t *qi_shift;     /* [n] what the +128 of the keys adds to a dot product, negated         */
@@ -891,8 +891,8 @@ LCX_INLINE lcx_memory lcx_memory_make(int head_dim, int head_dim_v)
 /* visible tokens of a span: first <= token < last */
 typedef struct lcx_hull { int first, last; } lcx_hull;
 
-/* A register tile: how many rows, and vectors of keys or of values, it takes at once. */
-typedef struct lcx_tile {
+/* How many rows, and vectors of keys or of values, a kernel takes at once, and the kernels. */
+typedef struct lcx_shape {
   int type, rows, key_vecs, val_vecs;
   void (*qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, const float *q, int r,
              int c);
@@ -900,12 +900,12 @@ typedef struct lcx_tile {
              int last);
   void (*pv_narrow)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, int r, int dim,
                     int first, int last); /* of one row */
-} lcx_tile;
+} lcx_shape;
 
 /* One instruction set's kernels; room 6 says what each does, room 5 what the numbers are. */
 typedef struct lcx_kernels {
   int width, direct, quad;
-  const lcx_tile *tiles; /* largest first, narrow ones of one vector last */
+  const lcx_shape *shapes; /* largest first, narrow ones of one vector last */
   void (*turn)(const uint64_t *step, int half, uint64_t position, float mscale, float *turn);
   int (*hold)(const float *x, int dims, int pairs, float factor, float limit, float *y);
   void (*rotate)(const float *x, int dims, int half, const float *turn, float *y);
@@ -968,8 +968,9 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      v_exp2i(p, t): p * 2^i, i the low bits of t, by integer addition to the exponent
      LCX_FN(hmax): largest lane      v_lanes: 0, 1, 2, ...
      v_int: int32 lanes to float
-     v_shapes_*: S(type, rows, vectors of keys, vectors of values), register tiles, largest first;
-       behind one that does not divide 64 lanes stands the one for the rest
+     v_shapes_*: S(type, rows, vectors of keys, vectors of values), how much a kernel holds in
+       registers, largest first: at most 6 rows (int8: 4) and 8 vectors, each once. Behind one that
+       does not divide 64 lanes (never int8) stands one of as many rows for the rest
      v_direct: up to so many rows read float16 as it is; more share one that was widened
 
    int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
@@ -1702,10 +1703,10 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   }
 }
 
-/* The register tiles. Beside those of room 5 there are narrow ones of one vector, for rests,
-   for sinks, and for a span that other parts may be writing (w->careful): a wide tile reads columns
-   that nobody asked for. */
-#define LCX_TILES(type, rows, vk, vv)                                                            \
+/* The shapes. Beside those of room 5 there are narrow ones of one vector, for rests, for sinks, and
+   for a span of four tiles of 16, some of which other parts may be writing (w->careful): a wide one
+   reads columns that nobody asked for. */
+#define LCX_SHAPES(type, rows, vk, vv)                                                            \
   LCX_T static void LCX_FN(qk_##type##_##rows##_##vk)(const lcx_store *st, const lcx_span *sp,   \
                                                       const lcx_rows *w, const float *q, int r,  \
                                                       int c)                                     \
@@ -1723,24 +1724,24 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   LCX_FN(qk_tile)(LONGCTX_##type, rows, vecs, st, sp, q, c, w->s + r * LCX_SPAN)
 #define LCX_PV_TILE(type, rows, vecs)                                                            \
   LCX_FN(pv_tile)(LONGCTX_##type, rows, vecs, st, sp, w, r, d, first, last)
-v_shapes_f32(LCX_TILES) LCX_TILES(F32, 4, 1, 1) LCX_TILES(F32, 1, 1, 1)
-v_shapes_f16(LCX_TILES) LCX_TILES(F16, 1, 1, 1)
+v_shapes_f32(LCX_SHAPES) LCX_SHAPES(F32, 4, 1, 1) LCX_SHAPES(F32, 1, 1, 1)
+v_shapes_f16(LCX_SHAPES) LCX_SHAPES(F16, 1, 1, 1)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
 #define LCX_QK_TILE(type, rows, vecs) LCX_FN(qk_tile_q8)(rows, vecs, st, sp, w, r, c)
 #define LCX_PV_TILE(type, rows, vecs) LCX_FN(pv_tile_q8)(rows, vecs, st, sp, w, r, d, first, last)
-v_shapes_q8(LCX_TILES) LCX_TILES(Q8, 1, 1, 1)
+v_shapes_q8(LCX_SHAPES) LCX_SHAPES(Q8, 1, 1, 1)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
-#undef LCX_TILES
+#undef LCX_SHAPES
 
-#define LCX_TILE(type, rows, vk, vv)                                                             \
+#define LCX_SHAPE(type, rows, vk, vv)                                                             \
   {LONGCTX_##type, rows, vk, vv, LCX_FN(qk_##type##_##rows##_##vk),                              \
    LCX_FN(pv_##type##_##rows##_##vv), LCX_FN(pv_##type##_1_1)},
-static const lcx_tile LCX_FN(tiles)[] = {
-    v_shapes_f32(LCX_TILE) v_shapes_f16(LCX_TILE) v_shapes_q8(LCX_TILE) LCX_TILE(F32, 4, 1, 1)
-    LCX_TILE(F32, 1, 1, 1) LCX_TILE(F16, 1, 1, 1) LCX_TILE(Q8, 1, 1, 1)};
-#undef LCX_TILE
+static const lcx_shape LCX_FN(shapes)[] = {
+    v_shapes_f32(LCX_SHAPE) v_shapes_f16(LCX_SHAPE) v_shapes_q8(LCX_SHAPE) LCX_SHAPE(F32, 4, 1, 1)
+    LCX_SHAPE(F32, 1, 1, 1) LCX_SHAPE(F16, 1, 1, 1) LCX_SHAPE(Q8, 1, 1, 1)};
+#undef LCX_SHAPE
 
 /* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are
    replaced, never computed with; `stand` is the query's distance to the span's first token. */
@@ -1798,7 +1799,7 @@ LCX_T static void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, int64_
 }
 
 /* The rows' weights for int8 values: 8 bits at scale max(weight * value scale)/255. The scale of a
-   value that no row sees counts as 0: it may be stale, or just being written by another part. */
+   value that no row sees counts as 0: what stands there may be stale, or no number at all. */
 LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp,
                                           const lcx_rows *w, lcx_hull all)
 {
@@ -2153,7 +2154,7 @@ LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, i
 }
 
 static const lcx_kernels LCX_FN(kernels) = {
-    v_width,            v_direct,           LCX_QUAD,       LCX_FN(tiles),      LCX_FN(turn),
+    v_width,            v_direct,           LCX_QUAD,       LCX_FN(shapes),      LCX_FN(turn),
     LCX_FN(hold),       LCX_FN(rotate),     LCX_FN(round),  LCX_FN(widen_keys), LCX_FN(widen_vals),
     LCX_FN(soften),     LCX_FN(quantise_w), LCX_FN(merge),  LCX_FN(finish),     LCX_FN(feature),
     LCX_FN(recall),     LCX_FN(blend),      LCX_FN(fold),   LCX_FN(sum)};
@@ -2376,7 +2377,7 @@ typedef struct lcx_plan {
   uint64_t gates;   /* float [n_layers][n_heads], if a layer remembers */
   int32_t segments; /* most that one row can see, sinks, feedback and memory included */
   int32_t rows;     /* most rows in one pass */
-  int32_t few;      /* most rows whose segments parts share */
+  int32_t split_rows; /* most rows whose segments parts share */
   int32_t block;    /* of the layers that remember or have feedback, 0 = none */
 } lcx_plan;
 
@@ -2684,7 +2685,7 @@ static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, in
   int64_t spare = max_threads > 1; /* a tile more, so that parts never share one with new rows */
   int64_t tiles16 = (rows + 15) / 16 + spare, tiles64 = (rows + 63) / 64 + spare;
   int tile = tiles64 * 64 * 8 <= rows * 9 ? 64 : 16;
-  int few = lcx_min(w->sinks, LCX_SPAN);
+  int sink_tile = lcx_min(w->sinks, LCX_SPAN);
   int gap = spare && w->head_dim_v % LCX_PANEL ? LCX_GUARD : 0; /* nor read past its end */
   int s;
   memset(y, 0, sizeof *y);
@@ -2702,7 +2703,7 @@ static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, in
   y->cap = (float)((double)l->softcap * LCX_LOG2E);
   lcx_store_make(&y->store[0], w->type_k, w->type_v, w->head_dim, w->head_dim_v, tile, gap);
   lcx_store_make(&y->store[1], LONGCTX_F32, LONGCTX_F32, w->head_dim, w->head_dim_v,
-                 few ? few : 1, gap);
+                 sink_tile ? sink_tile : 1, gap);
   lcx_store_make(&y->store[2], w->type_k, w->type_v, w->head_dim, w->head_dim_v,
                  lcx_up(lcx_min(fed ? fed : 1, LCX_SPAN), 4), gap);
   y->store[0].tiles = (int32_t)(tile == 64 ? tiles64 : tiles16);
@@ -2785,13 +2786,14 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   p->gates = lcx_take(&c, p->memory ? (uint64_t)w->n_layers * heads : 0, sizeof(float), 8);
   lcx_take(&c, 1, LCX_GUARD, 1);
   p->scratch = lcx_take(&c, 0, 1, 64);
-  p->few = (int32_t)lcx_min64((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads), LCX_ROWS);
+  p->split_rows =
+      (int32_t)lcx_min64((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads), LCX_ROWS);
   p->rows = (int32_t)lcx_min64((int64_t)w->feedback_len * (w->n_heads / w->n_kv_heads), LCX_ROWS);
-  if (p->feedback == 0 || p->rows < p->few) p->rows = p->few;
+  if (p->feedback == 0 || p->rows < p->split_rows) p->rows = p->split_rows;
   p->work = lcx_carve(w, p, NULL, NULL);
   lcx_take(&c, (uint64_t)max_threads, p->work, 64);
   p->partial = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
-  p->partials = lcx_take(&c, max_threads > 1 ? kv_heads * (uint64_t)p->few * p->partial : 0,
+  p->partials = lcx_take(&c, max_threads > 1 ? kv_heads * (uint64_t)p->split_rows * p->partial : 0,
                          (uint64_t)p->segments * sizeof(float), 64);
   p->list = lcx_take(&c, w->has_layers ? (uint64_t)w->n_layers : 0, sizeof(longctx_layer), 8);
   p->total = c.at;
@@ -2799,7 +2801,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
 }
 
 /* Everything that a desc decides: wish, the bytes it takes, plan. NULL, or what is wrong. */
-static const char *lcx_settle(const longctx_desc *d, lcx_wish *w, lcx_plan *p)
+static const char *lcx_resolve(const longctx_desc *d, lcx_wish *w, lcx_plan *p)
 {
   lcx_origin o = {d, NULL};
   const char *bad;
@@ -2855,14 +2857,14 @@ LONGCTX_API const char *longctx_check(const longctx_desc *d)
 {
   lcx_wish w;
   lcx_plan p;
-  return lcx_settle(d, &w, &p);
+  return lcx_resolve(d, &w, &p);
 }
 
 LONGCTX_API size_t longctx_size(const longctx_desc *d)
 {
   lcx_wish w;
   lcx_plan p;
-  return lcx_settle(d, &w, &p) ? 0 : (size_t)p.total;
+  return lcx_resolve(d, &w, &p) ? 0 : (size_t)p.total;
 }
 
 LONGCTX_API int longctx_measure(const longctx_desc *d, longctx_sizes *sizes)
@@ -2870,7 +2872,7 @@ LONGCTX_API int longctx_measure(const longctx_desc *d, longctx_sizes *sizes)
   lcx_wish w;
   lcx_plan p;
   if (!d || !sizes) return LONGCTX_E_ARG;
-  if (lcx_settle(d, &w, &p)) return LONGCTX_E_DESC;
+  if (lcx_resolve(d, &w, &p)) return LONGCTX_E_DESC;
   sizes->window = (size_t)p.window;
   sizes->memory = (size_t)p.memory;
   sizes->feedback = (size_t)p.feedback;
@@ -2987,18 +2989,26 @@ static void lcx_put(int type, const float *x, int n, unsigned char *p, int step)
     for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_bf16_from_f32(x[i]);
 }
 
+/* x[n] of a token as int8 and their scale: a key, unsigned by + 128, or values. */
+LCX_OUTLINE void lcx_put_q8(const lcx_kernels *kernel, const lcx_store *st, const float *x, int n,
+                            unsigned char *p, int token, int key, unsigned char *scale)
+{
+  int16_t q[LCX_DIMS + 16];
+  int d;
+  ((float *)(void *)scale)[token] = kernel->round(x, n, 127.0f, q);
+  for (d = 0; d < n; ++d) /* keys stand as unsigned bytes */
+    p[key ? lcx_key_at(st, d, token) : lcx_val_at(st, token, d)] =
+        (unsigned char)(key ? q[d] + 128 : q[d]);
+}
+
 /* One key, rotated already, into its tile; it is finite and has 16 floats to spare. */
 static void lcx_put_key(const lcx_kernels *kernel, const lcx_store *st, unsigned char *tile,
                         int token, const float *k)
 {
-  int d, size = lcx_elem(st->type_k);
-  int16_t q[LCX_DIMS + 16];
-  if (st->type_k != LONGCTX_Q8) {
-    lcx_put(st->type_k, k, st->head_dim, tile + token * size, st->tile * size);
-    return;
-  }
-  ((float *)(void *)(tile + st->scale_k))[token] = kernel->round(k, st->head_dim, 127.0f, q);
-  for (d = 0; d < st->head_dim; ++d) tile[lcx_key_at(st, d, token)] = (unsigned char)(q[d] + 128);
+  int size = lcx_elem(st->type_k);
+  if (st->type_k == LONGCTX_Q8)
+    lcx_put_q8(kernel, st, k, st->head_dim, tile, token, 1, tile + st->scale_k);
+  else lcx_put(st->type_k, k, st->head_dim, tile + token * size, st->tile * size);
 }
 
 /* Likewise the values. */
@@ -3007,14 +3017,11 @@ static void lcx_put_val(const lcx_kernels *kernel, const lcx_store *st, unsigned
 {
   unsigned char *val = tile + st->val;
   int d, size = lcx_elem(st->type_v);
-  int16_t q[LCX_DIMS + 16];
-  if (st->type_v != LONGCTX_Q8) {
+  if (st->type_v == LONGCTX_Q8)
+    lcx_put_q8(kernel, st, v, st->head_dim_v, val, token, 0, tile + st->scale_v);
+  else
     for (d = 0; d < st->head_dim_v; d += LCX_PANEL)
       lcx_put(st->type_v, v + d, lcx_panel_width(st, d), val + lcx_val_at(st, token, d), size);
-    return;
-  }
-  ((float *)(void *)(tile + st->scale_v))[token] = kernel->round(v, st->head_dim_v, 127.0f, q);
-  for (d = 0; d < st->head_dim_v; ++d) val[lcx_val_at(st, token, d)] = (unsigned char)q[d];
 }
 
 /* k [head_dim] un-rotated, v [head_dim_v] into a store of KV head h, at x; p is k's position. */
@@ -3097,7 +3104,7 @@ static void lcx_pack(int quad, const int16_t *m, int32_t *out)
 }
 
 /* 14-bit queries for int8 keys */
-static void lcx_quantise_q(const lcx_kernels *kernel, lcx_rows *w)
+LCX_OUTLINE void lcx_quantise_q(const lcx_kernels *kernel, lcx_rows *w)
 {
   int16_t m[LCX_DIMS + 16];
   int r, d, dims = w->head_dim, quads = (dims + 3) / 4;
@@ -3567,7 +3574,7 @@ LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d
   lcx_plan p;
   unsigned char *to;
   int i, end;
-  if (!mem || !lcx_aligned(mem) || lcx_settle(d, &w, &p) || bytes < p.total) return NULL;
+  if (!mem || !lcx_aligned(mem) || lcx_resolve(d, &w, &p) || bytes < p.total) return NULL;
   memset(mem, 0, (size_t)p.total);
   lcx_label(lc);
   lc->wish = w;
@@ -4183,7 +4190,7 @@ static int lcx_splits(const lcx_call *c, int parts)
 {
   int heads = c->lc->wish.n_kv_heads;
   return parts > 1 && c->since < 0 && heads % parts != 0 &&
-         (int64_t)c->n * lcx_group(c->lc) <= c->lc->plan.few;
+         (int64_t)c->n * lcx_group(c->lc) <= c->lc->plan.split_rows;
 }
 
 /* How many parts find work. */
@@ -4201,7 +4208,7 @@ static int lcx_useful(const lcx_call *c, int n_parts)
 static float *lcx_partial(const longctx *lc, int64_t h, int64_t segment, int row)
 {
   uint64_t i = ((uint64_t)h * (uint64_t)lc->plan.segments + (uint64_t)segment) *
-                   (uint64_t)lc->plan.few + (uint64_t)row;
+                   (uint64_t)lc->plan.split_rows + (uint64_t)row;
   return (float *)(void *)lcx_at(lc, lc->plan.partials) + i * lc->plan.partial;
 }
 
@@ -4242,15 +4249,15 @@ static lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
   return lcx_hull_of(w, 0, w->n);
 }
 
-/* Scores of all rows in a span, by the largest tiles that fit. All rows pass over a strip of keys
+/* Scores of all rows in a span, by the largest shapes that fit. All rows pass over a strip of keys
    before the next one, so that it stays in the nearest cache; so do values, below. */
 static void lcx_qk(const lcx_kernels *kernel, const lcx_store *st, const lcx_span *sp,
                    const lcx_rows *w, const float *q, lcx_hull all)
 {
-  const lcx_tile *t;
-  int width = kernel->width, narrow = w->careful || all.last - all.first <= width;
-  int r = 0, end, i, c;
-  for (t = kernel->tiles; r < w->n; ++t) {
+  const lcx_shape *t;
+  int width = kernel->width, few = all.last - all.first <= width;
+  int narrow = few || (w->careful && st->tile == 16), r = 0, end, i, c;
+  for (t = kernel->shapes; r < w->n; ++t) {
     int step = t->key_vecs * width;
     if (t->type != st->type_k || (narrow && t->key_vecs > 1)) continue;
     end = r + (w->n - r) / t->rows * t->rows;
@@ -4268,9 +4275,9 @@ static void lcx_qk(const lcx_kernels *kernel, const lcx_store *st, const lcx_spa
 static void lcx_pv(const lcx_kernels *kernel, const lcx_store *st, const lcx_span *sp,
                    const lcx_rows *w)
 {
-  const lcx_tile *t, *u;
+  const lcx_shape *t, *u;
   int width = kernel->width, r = 0, end, d, i, j, left;
-  for (t = kernel->tiles; r < w->n; ++t) {
+  for (t = kernel->shapes; r < w->n; ++t) {
     if (t->type != st->type_v) continue;
     end = r + (w->n - r) / t->rows * t->rows;
     for (d = r < end ? 0 : st->head_dim_v; d < st->head_dim_v; d += u->val_vecs * width) {
@@ -4320,11 +4327,13 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     if (sk != store) {
       kernel->widen_keys(store, &stored, all, w->keys);
       key_span = lcx_span_at(sk, (const unsigned char *)w->keys, 0);
+      key_span.ahead = 0; /* widening has fetched */
       key = &key_span;
     }
     if (sv != store) {
       kernel->widen_vals(store, &stored, all, w->vals);
       val_span = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
+      val_span.ahead = 0;
       val = &val_span;
     }
     lcx_qk(kernel, sk, key, w, w->q[which], all);
@@ -4387,7 +4396,7 @@ static void lcx_blend(const lcx_call *c, int h, int r, const float *recalled)
                    c->lc->wish.head_dim_v, lcx_out_of(c, h, r));
 }
 
-/* Rows r0..r0+n-1 of KV head h recall: into their outputs, or kept for join as `segment`. */
+/* Rows r0..r0+n-1 of KV head h recall: into their outputs (segment < 0), or kept for join. */
 static void lcx_remember(const lcx_call *c, lcx_rows *w, int h, int r0, int n, int64_t segment)
 {
   int row[LCX_STRIP], i, r, some;
@@ -4396,10 +4405,10 @@ static void lcx_remember(const lcx_call *c, lcx_rows *w, int h, int r0, int n, i
     some = lcx_recall(c->kernel, c->lc, c->layer, w, h, r, lcx_min(LCX_STRIP, r0 + n - r), c->q,
                       row);
     for (i = 0; i < some; ++i) {
-      float *to = segment < 0 ? w->line : lcx_partial(c->lc, h, segment, row[i]) + 2;
-      lcx_recalled(w, i, to);
-      if (segment < 0) lcx_blend(c, h, row[i], to);
-      else to[-2] = 1;
+      float *kept = segment < 0 ? NULL : lcx_partial(c->lc, h, segment, row[i]);
+      lcx_recalled(w, i, kept ? kept + 2 : w->line);
+      if (kept) kept[0] = 1;
+      else lcx_blend(c, h, row[i], w->line);
     }
   }
 }
@@ -4495,8 +4504,8 @@ static void lcx_merge_partials(const lcx_call *c)
       int64_t i;
       memset(w.sum_o, 0, (size_t)w.stride * sizeof(float));
       for (i = 0; i < lcx_segments_of(&reach); ++i) {
-        const float *part = lcx_partial(c->lc, h, i, r);
-        c->kernel->merge(&m, &l, w.sum_o, part[0], part[1], part + 2, dims);
+        const float *from = lcx_partial(c->lc, h, i, r);
+        c->kernel->merge(&m, &l, w.sum_o, from[0], from[1], from + 2, dims);
       }
       lcx_close(c, h, r, m, l, w.sum_o);
       if (c->y->memory && lcx_partial(c->lc, h, i, r)[0] > 0)
