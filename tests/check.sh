@@ -111,6 +111,7 @@ if have valgrind; then
 fi
 
 script tests/instructions.sh
+script tests/fuzz.sh
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

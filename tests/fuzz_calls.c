@@ -7,7 +7,7 @@
 
    make test  programs drawn from a fixed seed (fuzz_calls N SEED: N others)
    libFuzzer  clang -g -O1 -std=c99 -DFUZZER -fsanitize=fuzzer,address,undefined \
-                tests/fuzz_calls.c -o fuzz_calls -lm                                               */
+                tests/fuzz_calls.c -o fuzz_calls -lm */
 #include "oracle.h"
 
 enum { LAYERS = 3, HEADS = 8, LONGEST = 400, BATCH = 20, WIDEST = 40 };
@@ -724,8 +724,8 @@ int main(int argc, char **argv)
     LLVMFuzzerTestOneInput(bytes, (size_t)n);
     if (t_failed) printf("in program %d\n", i);
   }
-  printf("%d programs, %ld calls, %ld of them refused; %ld outputs the same, %ld by the oracle\n",
-         i, calls, refused, compared, oracled);
+  printf("%d programs, %ld calls, %ld of them refused; %ld outputs the same, "
+         "%ld by the oracle\n", i, calls, refused, compared, oracled);
   printf("worst of an output against the oracle: float32 %.1e, float16 %.1e, bfloat16 %.1e, "
          "int8 %.1e\n", worst[0], worst[1], worst[2], worst[3]);
   CHECK(refused > programs && compared > programs && oracled > programs / 20);
