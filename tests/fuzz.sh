@@ -21,7 +21,8 @@ fuzz() {                                               # fuzz NAME LONGEST SEEDS
     mkdir \$own/corpus && $3 &&
     \$own/$1 -max_total_time=\$seconds -max_len=$2 -timeout=30 -artifact_prefix=build/fuzz/$1- \
       \$own/corpus > \$own/out 2>&1 || { cat \$own/out; exit 1; }
-    sed -n 's/^Done \\([0-9]*\\) runs in \\([0-9]*\\) .*/\\1 inputs in \\2 s, no report/p' \$own/out"
+    sed -n \
+      's/^Done \\([0-9]*\\) runs in \\([0-9]*\\) .*/\\1 inputs in \\2 s, no report/p' \$own/out"
 }
 
 seeds() {                                              # by a test that writes them to a folder

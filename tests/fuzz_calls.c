@@ -674,8 +674,8 @@ static void print_desc(const model *m)
 {
   const longctx_desc *d = &m->d;
   int l;
-  printf("  %d heads, %d kv, dim %d/%d, sinks %d, batch %d, threads %d, types %d %d, rope %d of %d, "
-         "mscale %g, scale %g, cap %g, alibi %g, first %d, feedback %d, wild %d, from %lld\n",
+  printf("  %d heads, %d kv, dim %d/%d, sinks %d, batch %d, threads %d, types %d %d, "
+         "rope %d of %d, mscale %g, scale %g, cap %g, alibi %g, first %d, feedback %d, wild %d, from %lld\n",
          d->n_heads, d->n_kv_heads, d->head_dim, d->head_dim_v, d->sinks, d->max_batch,
          d->max_threads, d->type_k, d->type_v, d->rope, d->rope_dims, (double)d->rope_mscale,
          (double)d->scale, (double)d->softcap, (double)d->alibi_max_bias, d->memory_first,
