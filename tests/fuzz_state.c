@@ -1,12 +1,12 @@
 /* fuzz_state.c: any bytes as a block for longctx_open and as a file for longctx_load and _restore.
 
-   What is refused changes nothing in a context that lives. What is accepted must work: it saves, the
-   saved state loads and is restored into a context made from its desc, and two such contexts give
-   the same bits for more tokens, after a reset, too.
+   What is refused changes nothing in a context that lives. What is accepted must work: it saves,
+   the saved state loads and is restored into a context made from its desc, and two such contexts
+   give the same bits for more tokens, after a reset, too.
 
    make test  changed seeds, drawn from a fixed seed; with FOLDER the seeds are written there
    libFuzzer  clang -g -O1 -std=c99 -DFUZZER -fsanitize=fuzzer,address,undefined \
-                tests/fuzz_state.c -o fuzz_state -lm                                               */
+                tests/fuzz_state.c -o fuzz_state -lm */
 #define _POSIX_C_SOURCE 200809L                        /* fmemopen                               */
 #include "text.h"
 
