@@ -8,25 +8,24 @@
    -l TRIALS    streams to the longest text          (1; FULL=1: 4)
    -j JOBS      streams at a time                    (the processors)
    -o FILE      the result as CSV                    (bench/out/recall.csv)
-   -b           brief: one table, one line per arm   (for make demo)
 
    A stream is filler, one sentence at a time, no two alike; it starts anywhere in a block. Two tasks:
 
      passkey  "The pass key is 4 1 5 9 2." at the start, in the middle or before the last tenth of
               a text; at its end the key is asked for. A trial is one key, right when all five
               digits are; passkey_digits counts them singly.
-     facts    sentences like "Perric put the tin lamp in Oakmoor.", one told beside each key (to
-              models that were trained for facts) and asked for where the key is; or many spread
-              over 8,192 tokens, position "any", and each asked for at its end. A trial is one
-              fact, right when both halves of the place's name are.
+     facts    sentences like "Perric put the tin lamp in Oakmoor.", one where a key would be told
+              and asked for where the key would be; or many spread over 8,192 tokens, position "any",
+              and each asked for at its end. A trial is one fact, right when both halves of the
+              place's name are. Models of their own answer them, facts_linear and facts_delta.
 
    Answers are the model's own: the likeliest token is read back. The state is forked to ask, so that
    asking leaves no trace; one stream serves all distances. Accuracy stands with its 95 % interval
    (Wilson). The arms
-     window           the model of memory_linear, its window alone
+     window           the model of memory_linear (facts_linear), its window alone
      sinks            the same with 4 sinks
      memory_linear    Infini-attention, linear rule: trained so
-     memory_delta     the same by the delta rule: a model of its own
+     memory_delta     the same by the delta rule
      block_window_mN  the model of feedback, N blocks and the present one, without its rows
      feedback_mN      TransformerFAM: trained with N = 0 */
 #define _XOPEN_SOURCE 700
@@ -53,18 +52,23 @@ static void die(const char *what, const char *why)
 typedef struct arm {
   const char *name, *model;
   int sinks, plain, feedback, segments; /* plain: without what the model was trained to keep */
+  int facts;                            /* asked for facts, the others for keys */
 } arm;
 
 static const arm arms[] = {
-  { "window", "memory_linear", 0, 1, 0, 0 },
-  { "sinks", "memory_linear", 4, 1, 0, 0 },
-  { "memory_linear", "memory_linear", 0, 0, 0, 0 },
-  { "memory_delta", "memory_delta", 0, 0, 0, 0 },
-  { "block_window_m0", "feedback", 0, 1, 0, 0 },
-  { "block_window_m1", "feedback", 0, 1, 0, 1 },
-  { "block_window_m3", "feedback", 0, 1, 0, 3 },
-  { "feedback_m0", "feedback", 0, 0, 1, 0 },
-  { "feedback_m1", "feedback", 0, 0, 1, 1 },
+  { "window", "memory_linear", 0, 1, 0, 0, 0 },
+  { "sinks", "memory_linear", 4, 1, 0, 0, 0 },
+  { "memory_linear", "memory_linear", 0, 0, 0, 0, 0 },
+  { "memory_delta", "memory_delta", 0, 0, 0, 0, 0 },
+  { "block_window_m0", "feedback", 0, 1, 0, 0, 0 },
+  { "block_window_m1", "feedback", 0, 1, 0, 1, 0 },
+  { "block_window_m3", "feedback", 0, 1, 0, 3, 0 },
+  { "feedback_m0", "feedback", 0, 0, 1, 0, 0 },
+  { "feedback_m1", "feedback", 0, 0, 1, 1, 0 },
+  { "window", "facts_linear", 0, 1, 0, 0, 1 },
+  { "sinks", "facts_linear", 4, 1, 0, 0, 1 },
+  { "memory_linear", "facts_linear", 0, 0, 0, 0, 1 },
+  { "memory_delta", "facts_delta", 0, 0, 0, 0, 1 },
 };
 enum { N_ARMS = sizeof arms / sizeof *arms };
 
@@ -102,7 +106,6 @@ typedef struct count { long trials, correct; } count;
 typedef struct score {
   count key[N_POSITIONS][N_DISTANCES], digit[N_POSITIONS][N_DISTANCES];
   count fact[N_POSITIONS][N_DISTANCES], many[N_HELD];
-  double nll, tokens; /* of filler read and predicted */
 } score;
 
 static void add(count *c, int right)
@@ -133,10 +136,9 @@ typedef struct stream {
   longctx *now, *fork, *ask; /* three contexts of one desc */
   size_t bytes;
   uint64_t seed;
-  int knows_facts;      /* the model was trained for them */
+  int facts;            /* asked for them, not for keys */
   int text[4096];
   float *logits;        /* [max_batch][vocab_size] */
-  double nll, tokens;   /* of filler, where it was scored */
 } stream;
 
 static void must(int code)
@@ -154,21 +156,7 @@ static void take_copy(stream *s, longctx *to, const longctx *from)
   must(longctx_copy(to, s->bytes, from));
 }
 
-/* The same, and adds up the loss of every token but the first. */
-static void stream_score(stream *s, longctx *context, int n)
-{
-  int vocab = s->m->vocab_size, take;
-  for (int i = 0; i < n; i += take) {
-    int room = longctx_room(context);
-    take = n - i < room ? n - i : room;
-    must(engine_forward(&s->e, context, s->text + i, take, s->logits, take));
-    must(engine_commit(&s->e, context, take));
-    for (int j = i; j < i + take && j + 1 < n; j++, s->tokens++)
-      s->nll += logits_nll(s->logits + (size_t)(j - i) * (size_t)vocab, vocab, s->text[j + 1]);
-  }
-}
-
-/* filler up to position `to` or a sentence beyond; the text's first 8,192 tokens are scored */
+/* filler up to position `to` or a sentence beyond */
 static void stream_fill(stream *s, longctx *context, int64_t to)
 {
   while (longctx_position(context) < to) {
@@ -176,8 +164,7 @@ static void stream_fill(stream *s, longctx *context, int64_t to)
     int n = 0;
     while (n < left && n < (int)(sizeof s->text / sizeof *s->text) - MOST_FORM)
       n += say_filler(s->g, &s->seed, s->text + n);
-    if (context == s->now && to <= FACTS_AT) stream_score(s, context, n);
-    else stream_read(s, context, n, NULL);
+    stream_read(s, context, n, NULL);
   }
 }
 
@@ -204,7 +191,7 @@ static void stream_ask(stream *s, const longctx *context, const form *f, const i
   }
 }
 
-/* what a text tells: a key, and a thing's place */
+/* what a text tells: a key, or a thing's place */
 typedef struct told { int key[N_DIGITS], thing, place; } told;
 
 static void stream_tell_fact(stream *s, longctx *context, int thing, int place)
@@ -226,14 +213,18 @@ static void stream_tell(stream *s, longctx *context, told *t)
   for (int i = 0; i < N_DIGITS; i++) t->key[i] = random_below(&s->seed, 10);
   t->thing = random_below(&s->seed, s->g->slots['t' - 'a'].n);
   t->place = random_below(&s->seed, s->g->slots['p' - 'a'].n);
-  if (s->knows_facts) stream_tell_fact(s, context, t->thing, t->place);
-  stream_read(s, context, say(s->g, &s->g->key, t->key, &s->seed, s->text), NULL);
+  if (s->facts) stream_tell_fact(s, context, t->thing, t->place);
+  else stream_read(s, context, say(s->g, &s->g->key, t->key, &s->seed, s->text), NULL);
 }
 
 static void stream_ask_told(stream *s, const longctx *context, const told *t, int position,
                             int distance, score *result)
 {
   int answer[N_DIGITS], right = 0;
+  if (s->facts) {
+    add(&result->fact[position][distance], stream_ask_fact(s, context, t->thing, t->place));
+    return;
+  }
   stream_ask(s, context, &s->g->ask_key, NULL, answer, N_DIGITS);
   for (int i = 0; i < N_DIGITS; i++) {
     int good = answer[i] == s->g->slots['c' - 'a'].choice[t->key[i]].token[0];
@@ -241,8 +232,6 @@ static void stream_ask_told(stream *s, const longctx *context, const told *t, in
     right += good;
   }
   add(&result->key[position][distance], right == N_DIGITS);
-  if (s->knows_facts)
-    add(&result->fact[position][distance], stream_ask_fact(s, context, t->thing, t->place));
 }
 
 /* ==== jobs ==== */
@@ -250,7 +239,6 @@ static void stream_ask_told(stream *s, const longctx *context, const told *t, in
 typedef struct options {
   const char *list, *csv;
   long longest, trials, long_trials, jobs;
-  int brief;
 } options;
 
 /* told at the start of one text, asked for at every distance */
@@ -348,7 +336,7 @@ static void run_job(const work *w, const job *j, score *result)
   if (!s) die("no memory", "");
   s->m = w->models[j->arm];
   s->g = w->g;
-  s->knows_facts = !trained_in_blocks(&arms[j->arm]);
+  s->facts = arms[j->arm].facts;
   s->seed = (uint64_t)j->trial * 1000003 + (uint64_t)j->kind * 7919 + (uint64_t)j->held;
   longctx_desc d = arm_desc(&arms[j->arm], s->m);
   s->bytes = longctx_size(&d);
@@ -360,8 +348,6 @@ static void run_job(const work *w, const job *j, score *result)
   if (engine_init(&s->e, s->m, d.max_batch, &error)) die("engine", error.text);
   stream_begin(s);
   run[j->kind](s, j, result);
-  result->nll = s->nll;
-  result->tokens = s->tokens;
   engine_free(&s->e);
   free(s->logits);
   free(s->now);
@@ -374,12 +360,10 @@ static void add_score(score *to, const score *from)
 {
   count *a = &to->key[0][0];
   const count *b = &from->key[0][0];
-  for (size_t i = 0; i < offsetof(score, nll) / sizeof *a; i++) {
+  for (size_t i = 0; i < sizeof *to / sizeof *a; i++) {
     a[i].trials += b[i].trials;
     a[i].correct += b[i].correct;
   }
-  to->nll += from->nll;
-  to->tokens += from->tokens;
 }
 
 static void *worker(void *argument)
@@ -450,9 +434,9 @@ static void print_bytes(const work *w, int last)
 {
   char name[32];
   printf("State against text: bytes of M and z, or of rows, in %% of a cache of all keys and "
-         "values:\n\n| arm | bytes | whole state |");
+         "values:\n\n| arm | model | bytes | whole state |");
   for (int d = 0; d < last; d++) printf(" %s |", distance_name(name, distances[d]));
-  printf("\n|---|---:|---:|");
+  printf("\n|---|---|---:|---:|");
   for (int d = 0; d < last; d++) printf("---:|");
   printf("\n");
   for (int a = 0; a < N_ARMS; a++) {
@@ -463,7 +447,7 @@ static void print_bytes(const work *w, int last)
     must(longctx_measure(&d, &sizes));
     double row = 2.0 * m->n_layers * m->n_kv_heads * m->head_dim * sizeof(float);
     double kept = (double)(sizes.memory + sizes.feedback);
-    printf("| %s | %.0f | %.0f |", arms[a].name, kept, (double)sizes.state);
+    printf("| %s | %s | %.0f | %.0f |", arms[a].name, arms[a].model, kept, (double)sizes.state);
     for (int i = 0; i < last; i++) printf(" %.3g |", 100 * kept / (row * (double)distances[i]));
     printf("\n");
   }
@@ -498,42 +482,15 @@ static void print_tables(const work *w, long longest)
   for (int h = 0; h < N_HELD; h++) printf(" %d |", held[h]);
   printf("\n|---|---:|---:|---:|---:|\n");
   for (int a = 0; a < N_ARMS; a++) {
-    if (!w->models[a]) continue;
+    if (!w->models[a] || !arms[a].facts) continue;
     printf("| %s |", arms[a].name);
     for (int h = 0; h < N_HELD; h++) print_share(&w->scores[a].many[h]);
     printf("\n");
   }
   printf("\nPass keys right, %% (all five digits), by the text's length in tokens:\n\n");
   print_distances(w, last, 0);
-  printf("\nThe fact told beside the key right, %%:\n\n");
+  printf("\nOne fact right, %%, likewise:\n\n");
   print_distances(w, last, 1);
-}
-
-/* One line per arm: what a reader of the demo wants to know. */
-static void print_brief(const work *w, long longest)
-{
-  int last = 0;
-  char name[32];
-  while (last + 1 < N_DISTANCES && distances[last + 1] <= longest) last++;
-  printf("| arm | state | perplexity | keys right at %s, %% | 4 facts right at 8K, %% |\n"
-         "|---|---:|---:|---:|---:|\n", distance_name(name, distances[last]));
-  for (int a = 0; a < N_ARMS; a++) {
-    const score *s = &w->scores[a];
-    count keys = { 0, 0 };
-    longctx_sizes sizes;
-    if (!w->models[a]) continue;
-    longctx_desc d = arm_desc(&arms[a], w->models[a]);
-    must(longctx_measure(&d, &sizes));
-    for (int p = 0; p < N_POSITIONS; p++) {
-      keys.trials += s->key[p][last].trials;
-      keys.correct += s->key[p][last].correct;
-    }
-    printf("| %s | %.1f KB | %.2f |", arms[a].name, (double)sizes.state / 1e3,
-           exp(s->nll / s->tokens));
-    print_share(&keys);
-    print_share(&s->many[1]);
-    printf("\n");
-  }
 }
 
 /* ==== the program ==== */
@@ -551,13 +508,9 @@ static options parse_options(int argc, char **argv)
   const char *full = getenv("FULL");
   int all = full && strcmp(full, "1") == 0;
   options o = { NULL, "bench/out/recall.csv", all ? 10000000 : 1000000, all ? 50 : 8,
-                all ? 4 : 1, sysconf(_SC_NPROCESSORS_ONLN), 0 };
+                all ? 4 : 1, sysconf(_SC_NPROCESSORS_ONLN) };
   for (int i = 1; i < argc; i++) {
     const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-    if (strcmp(name, "-b") == 0) {
-      o.brief = 1;
-      continue;
-    }
     i++;
     if (!value) die("a value is missing behind", name);
     if (strcmp(name, "-a") == 0) o.list = value;
@@ -629,7 +582,7 @@ static job *make_jobs(const options *o, const work *w, int *n_jobs)
       jobs[n++] = first;
       jobs[n++] = later;
     }
-    for (int h = 0; h < N_HELD; h++)
+    for (int h = 0; h < N_HELD && arms[a].facts; h++)
       for (int t = 0; t < trials; t++) {
         job facts = { a, FACTS, h, t + 1, FACTS_AT };
         jobs[n++] = facts;
@@ -699,8 +652,7 @@ int main(int argc, char **argv)
   for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
   write_csv(&w, o.csv);
   fprintf(stderr, "%.0f million tokens in %.0f s\n", w.tokens / 1e6, seconds() - start);
-  if (o.brief) print_brief(&w, o.longest);
-  else print_tables(&w, o.longest);
+  print_tables(&w, o.longest);
   tokenizer_free(&t);
   return fflush(stdout) ? 1 : 0;
 }

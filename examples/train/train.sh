@@ -11,9 +11,9 @@ export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 # two trainings side by side, on
 
 mkdir -p "$dir"
 ${CC:-cc} -std=c99 -O2 -o "$dir/story" "$here/story.c"
-"$python" "$here/train_recall.py" linear "$dir/memory_linear.bin" --seconds 400 --fade 120
-"$python" "$here/train_recall.py" delta "$dir/memory_delta.bin" \
-    --source "$dir/memory_linear.bin" --seconds 80 --fade 60 --rate 1e-3
+"$python" "$here/train_recall.py" linear "$dir/facts_linear.bin" --seconds 400 --fade 120
+"$python" "$here/train_recall.py" delta "$dir/facts_delta.bin" \
+    --source "$dir/facts_linear.bin" --seconds 80 --fade 60 --rate 1e-3
 for rule in linear delta; do
     "$python" "$here/train_recall.py" $rule "$dir/memory_$rule.bin" --measure \
         --lengths 8192 --facts 1 4 16 64 --trials 8
