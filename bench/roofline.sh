@@ -119,14 +119,14 @@ set key at graph 0.985,0.03 right bottom reverse Left samplen 1 spacing 1.15
 turn = atan((0.665 * 900 / 3.0) / (0.87 * 1000 / 4.0939)) * 180 / pi
 set label sprintf("read %.0f GB/s", cold) at 0.8*sqrt(fma*top)/cold,1.25*0.8*sqrt(fma*top) center \
   rotate by turn textcolor rgb roof font ",15"
-set label sprintf("in cache %.0f GB/s", hot) at 0.4*fma/hot,1.25*0.4*fma center \
-  rotate by turn textcolor rgb "#666666" font ",15"
+if (hot > 1.5*cold) set label sprintf("in cache %.0f GB/s", hot) \
+  at 0.4*fma/hot,1.25*0.4*fma center rotate by turn textcolor rgb "#666666" font ",15"
 set label sprintf("fused multiply-add %.0f GFLOP/s", fma) at 3900,fma*1.22 right textcolor rgb roof
 if (dots > 0) set label sprintf("int8 dots %.0f Gop/s", dots) at 3900,dots*1.22 right \
   textcolor rgb ink_int8
 set arrow from 0.33,0.33*cold to top/cold,top nohead lw 2.5 lc rgb roof
 set arrow from fma/cold,fma to 4096,fma nohead lw 2.5 lc rgb roof
-set arrow from 0.33,0.33*hot to fma/hot,fma nohead lw 1.5 dt 2 lc rgb "#767676"
+if (hot > 1.5*cold) set arrow from 0.33,0.33*hot to fma/hot,fma nohead lw 1.5 dt 2 lc rgb "#767676"
 if (dots > 0) set arrow from dots/cold,dots to 4096,dots nohead lw 2.5 dt 4 lc rgb ink_int8
 do for [kind in "svg png"] {
   size = kind eq "svg" ? 0.5 : 1
