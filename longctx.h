@@ -366,7 +366,8 @@ LONGCTX_API size_t longctx_state_size(const longctx *);
 /* Writes the committed state at the file's position and leaves the file right behind it. */
 LONGCTX_API int longctx_save(const longctx *, FILE *);
 /* A context in raw memory; the file decides the layout, max_threads is 1 (for more: longctx_init
-   and longctx_restore). NULL on failure with *error set (may be NULL); what was in `mem` is lost. */
+   and longctx_restore). NULL on failure with *error set (may be NULL); what was in `mem` is
+   lost. */
 LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
 /* Into a live context of the same desc (max_threads may differ). Verifies the whole state before
    it touches the context, so the file must be seekable; a refusal changes nothing. Should reading
@@ -833,14 +834,17 @@ LCX_INLINE const unsigned char *lcx_column(const lcx_span *s, int c, int size)
   return s->tile[t / 16] + ((unsigned)s->at[t / 16] + t % 16) * (unsigned)size;
 }
 
+/* A layer's three stores, and what x counts in each: positions in the window, indices among the
+   sinks and among the feedback rows. */
+enum { LCX_WINDOW, LCX_SINKS, LCX_FED };
+
 /* Up to LCX_ROWS queries on their way through the keys of one KV head; a row is one query head of
-   one token. Arrays lie in the block's scratch. Coordinates x are positions in the window, indices
-   among the sinks and among the feedback rows: stores 0, 1 and 2. */
+   one token. Arrays lie in the block's scratch; those of three or two are by store. */
 typedef struct lcx_rows {
   int n, head_dim, head_dim_v;
   int stride;            /* floats between rows of o and sum_o: head_dim_v rounded up to 64      */
   float cap;             /* soft-cap in base 2; 0 = none                                         */
-  float *q[3];           /* [n][head_dim] scaled to base 2, rotated: window, sinks; 2 is 0       */
+  float *q[3];           /* [n][head_dim] scaled to base 2, rotated; of feedback the window's    */
   int64_t *from[3], *to[3]; /* [n] visible x: from <= x < to                                     */
   int64_t *stand[3];     /* [n] the x at which a query stands: distance = |stand - x|            */
   float *slope;          /* [n] ALiBi in base 2, negative; NULL = none                           */
@@ -909,7 +913,8 @@ typedef struct lcx_kernels {
   void (*turn)(const uint64_t *step, int half, uint64_t position, float mscale, float *turn);
   int (*hold)(const float *x, int dims, int pairs, float factor, float limit, float *y);
   void (*rotate)(const float *x, int dims, int half, const float *turn, float *y);
-  float (*round)(const float *x, int n, float top, int16_t *q);
+  float (*most)(const float *x, int n);
+  void (*round)(const float *x, int n, float factor, int16_t *q);
   void (*widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *keys);
   void (*widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *vals);
   void (*soften)(const lcx_rows *w, const int64_t *stand, int64_t x);
@@ -1545,18 +1550,15 @@ LCX_T static float LCX_FN(most)(const float *x, int n)
   return LCX_FN(hmax)(top);
 }
 
-/* x[n] to the nearest integers at a scale that makes the largest magnitude `top`; returns that
-   scale. Both arrays have 16 to spare. */
-LCX_T static float LCX_FN(round)(const float *x, int n, float top, int16_t *q)
+/* x[n] times factor to the nearest integers; both arrays have 16 to spare */
+LCX_T static void LCX_FN(round)(const float *x, int n, float factor, int16_t *q)
 {
-  float most = LCX_FN(most)(x, n), t[v_width];
-  v_f32 factor = v_set(most > 0 ? top / most : 0.0f);
+  float t[v_width];
   int i, j;
   for (i = 0; i < n; i += v_width) {
-    v_store(t, v_fma(v_load(x + i), factor, v_set(12582912.0f)));
+    v_store(t, v_fma(v_load(x + i), v_set(factor), v_set(12582912.0f)));
     for (j = 0; j < v_width; ++j) q[i + j] = (int16_t)(int32_t)(lcx_bits(t[j]) - 0x4b400000u);
   }
-  return most / top;
 }
 
 #define LCX_LOAD(type, p)                                                                        \
@@ -2154,10 +2156,10 @@ LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, i
 }
 
 static const lcx_kernels LCX_FN(kernels) = {
-    v_width,            v_direct,           LCX_QUAD,       LCX_FN(shapes),      LCX_FN(turn),
-    LCX_FN(hold),       LCX_FN(rotate),     LCX_FN(round),  LCX_FN(widen_keys), LCX_FN(widen_vals),
-    LCX_FN(soften),     LCX_FN(quantise_w), LCX_FN(merge),  LCX_FN(finish),     LCX_FN(feature),
-    LCX_FN(recall),     LCX_FN(blend),      LCX_FN(fold),   LCX_FN(sum)};
+    v_width,            v_direct,        LCX_QUAD,           LCX_FN(shapes),     LCX_FN(turn),
+    LCX_FN(hold),       LCX_FN(rotate),  LCX_FN(most),       LCX_FN(round),      LCX_FN(widen_keys),
+    LCX_FN(widen_vals), LCX_FN(soften),  LCX_FN(quantise_w), LCX_FN(merge),      LCX_FN(finish),
+    LCX_FN(feature),    LCX_FN(recall),  LCX_FN(blend),      LCX_FN(fold),       LCX_FN(sum)};
 
 #undef v_width
 #undef v_f32
@@ -2627,7 +2629,7 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
     LCX_CARVE(float, turn[i], 3 * (k / 2 + 16));
     w->turned[i] = LCX_NOWHERE;
   }
-  w->q[2] = w->q[0];
+  w->q[LCX_FED] = w->q[LCX_WINDOW];
   LCX_CARVE(int, lo, n);
   LCX_CARVE(int, hi, n);
   LCX_CARVE(int, bad, n);
@@ -2701,14 +2703,15 @@ static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, in
   y->feedback = fed;
   y->scale = (float)((double)l->scale * LCX_LOG2E);
   y->cap = (float)((double)l->softcap * LCX_LOG2E);
-  lcx_store_make(&y->store[0], w->type_k, w->type_v, w->head_dim, w->head_dim_v, tile, gap);
-  lcx_store_make(&y->store[1], LONGCTX_F32, LONGCTX_F32, w->head_dim, w->head_dim_v,
+  lcx_store_make(&y->store[LCX_WINDOW], w->type_k, w->type_v, w->head_dim, w->head_dim_v, tile,
+                 gap);
+  lcx_store_make(&y->store[LCX_SINKS], LONGCTX_F32, LONGCTX_F32, w->head_dim, w->head_dim_v,
                  sink_tile ? sink_tile : 1, gap);
-  lcx_store_make(&y->store[2], w->type_k, w->type_v, w->head_dim, w->head_dim_v,
+  lcx_store_make(&y->store[LCX_FED], w->type_k, w->type_v, w->head_dim, w->head_dim_v,
                  lcx_up(lcx_min(fed ? fed : 1, LCX_SPAN), 4), gap);
-  y->store[0].tiles = (int32_t)(tile == 64 ? tiles64 : tiles16);
-  y->store[1].tiles = (w->sinks + LCX_SPAN - 1) / LCX_SPAN;
-  y->store[2].tiles = (fed + LCX_SPAN - 1) / LCX_SPAN;
+  y->store[LCX_WINDOW].tiles = (int32_t)(tile == 64 ? tiles64 : tiles16);
+  y->store[LCX_SINKS].tiles = (w->sinks + LCX_SPAN - 1) / LCX_SPAN;
+  y->store[LCX_FED].tiles = (fed + LCX_SPAN - 1) / LCX_SPAN;
   for (s = 0; s < 3; ++s) {
     y->head[s] = (uint64_t)y->store[s].tiles * y->store[s].bytes;
     if (s < 2 && l->kv_from < 0)
@@ -2775,7 +2778,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     before = c.at;
     if (l.feedback && l.kv_from < 0) {
       y.fed = lcx_take(&c, lcx_fed_floats(w), sizeof(float), 64);
-      y.ring[2] = lcx_take(&c, kv_heads, y.head[2], 64);
+      y.ring[LCX_FED] = lcx_take(&c, kv_heads, y.head[LCX_FED], 64);
     }
     p->feedback += c.at - before;
     p->segments = (int32_t)lcx_max64(p->segments, lcx_most_segments(w, &l));
@@ -2906,6 +2909,12 @@ static lcx_ticket *lcx_ticket_of(const longctx *lc, int part)
   return (lcx_ticket *)(void *)lcx_at(lc, lc->plan.scratch + (uint64_t)part * lc->plan.work);
 }
 
+/* KV head h's tiles in a store of a layer */
+static unsigned char *lcx_ring_of(const longctx *lc, const lcx_layer *y, int which, int h)
+{
+  return lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
+}
+
 /* query heads that share a KV head */
 static int lcx_group(const longctx *lc) { return lc->wish.n_heads / lc->wish.n_kv_heads; }
 
@@ -2946,19 +2955,19 @@ typedef struct lcx_segment_at { int which; int64_t from, to; } lcx_segment_at;
 static lcx_segment_at lcx_segment_of(const lcx_reach *r, int64_t i)
 {
   lcx_segment_at s;
-  s.which = i < r->sinks ? 1 : i < r->sinks + r->fed ? 2 : 0;
-  if (s.which) s.from = (s.which == 2 ? i - r->sinks : i) * LCX_SEGMENT;
+  s.which = i < r->sinks ? LCX_SINKS : i < r->sinks + r->fed ? LCX_FED : LCX_WINDOW;
+  if (s.which != LCX_WINDOW) s.from = (s.which == LCX_FED ? i - r->sinks : i) * LCX_SEGMENT;
   else s.from = (r->from + i - r->sinks - r->fed) * LCX_SEGMENT;
   s.to = s.from + LCX_SEGMENT;
   return s;
 }
 
-/* Where the token at position t lies: 1 and its index among the sinks, or 0 and t. */
+/* Where the token at position t lies: the store and its x there. */
 static int lcx_place(const longctx *lc, int64_t t, int64_t *x)
 {
   int sink = t < lcx_after_sinks(lc);
   *x = sink ? t - lc->start : t;
-  return sink;
+  return sink ? LCX_SINKS : LCX_WINDOW;
 }
 
 /* Turns for position p into w->turn[which], unless they are there. */
@@ -2993,12 +3002,15 @@ static void lcx_put(int type, const float *x, int n, unsigned char *p, int step)
 LCX_OUTLINE void lcx_put_q8(const lcx_kernels *kernel, const lcx_store *st, const float *x, int n,
                             unsigned char *p, int token, int key, unsigned char *scale)
 {
-  int16_t q[LCX_DIMS + 16];
-  int d;
-  ((float *)(void *)scale)[token] = kernel->round(x, n, 127.0f, q);
-  for (d = 0; d < n; ++d) /* keys stand as unsigned bytes */
+  int16_t q[LCX_SPAN + 16];
+  float most = kernel->most(x, n), factor = most > 0 ? 127.0f / most : 0.0f;
+  int d, i = 0;
+  ((float *)(void *)scale)[token] = most / 127.0f;
+  for (d = 0; d < n; ++d, i = d % LCX_SPAN) { /* by few at a time: stacks may be small */
+    if (i == 0) kernel->round(x + d, lcx_min(LCX_SPAN, n - d), factor, q);
     p[key ? lcx_key_at(st, d, token) : lcx_val_at(st, token, d)] =
-        (unsigned char)(key ? q[d] + 128 : q[d]);
+        (unsigned char)(key ? q[i] + 128 : q[i]);
+  }
 }
 
 /* One key, rotated already, into its tile; it is finite and has 16 floats to spare. */
@@ -3030,9 +3042,8 @@ static void lcx_write_at(const lcx_kernels *kernel, const longctx *lc, const lcx
                          const float *v)
 {
   const lcx_store *st = &y->store[which];
-  unsigned char *tile = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]) +
-                        lcx_tile_at(st, x);
-  int turn = which == 1, token = (int)(x % st->tile);
+  unsigned char *tile = lcx_ring_of(lc, y, which, h) + lcx_tile_at(st, x);
+  int turn = which == LCX_SINKS ? LCX_SINKS : LCX_WINDOW, token = (int)(x % st->tile);
   lcx_turn_to(kernel, lc, y, w, turn, p);
   kernel->hold(k, w->head_dim, lcx_pairs(y), 1.0f, LCX_BIG, w->line);
   kernel->rotate(w->line, w->head_dim, y->half, w->turn[turn], w->key);
@@ -3047,8 +3058,8 @@ static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lc
 {
   int64_t x;
   int which = lcx_place(lc, t, &x);
-  lcx_write_at(kernel, lc, y, w, h, which, x, which && y->positions == LONGCTX_POS_CACHE ? x : t,
-               k, v);
+  lcx_write_at(kernel, lc, y, w, h, which, x,
+               which == LCX_SINKS && y->positions == LONGCTX_POS_CACHE ? x : t, k, v);
 }
 
 /* What row r sees and where it stands, the query of the token at t; returns its index in the
@@ -3058,15 +3069,15 @@ static int64_t lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int 
   int64_t low = lcx_first_seen(y, lcx_after_sinks(lc), t);
   int64_t sinks = lcx_min64(t + 1 - lc->start, lc->wish.sinks);
   int64_t index = sinks + lcx_max64(t + 1 - low, 0) - 1;
-  w->from[0][r] = low;
-  w->to[0][r] = t + 1;
-  w->stand[0][r] = t;
-  w->from[1][r] = 0;
-  w->to[1][r] = sinks;
-  w->stand[1][r] = y->positions == LONGCTX_POS_TEXT ? t - lc->start : index;
-  w->from[2][r] = 0;
-  w->to[2][r] = y->feedback;
-  w->stand[2][r] = t % y->block + y->feedback; /* rows stand right before its block */
+  w->from[LCX_WINDOW][r] = low;
+  w->to[LCX_WINDOW][r] = t + 1;
+  w->stand[LCX_WINDOW][r] = t;
+  w->from[LCX_SINKS][r] = 0;
+  w->to[LCX_SINKS][r] = sinks;
+  w->stand[LCX_SINKS][r] = y->positions == LONGCTX_POS_TEXT ? t - lc->start : index;
+  w->from[LCX_FED][r] = 0;
+  w->to[LCX_FED][r] = y->feedback;
+  w->stand[LCX_FED][r] = t % y->block + y->feedback; /* rows stand right before its block */
   return index;
 }
 
@@ -3074,12 +3085,12 @@ static int64_t lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int 
 static void lcx_look_back(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t since,
                           int i)
 {
-  w->from[0][r] = lcx_max64(since, lcx_after_sinks(lc));
-  w->to[0][r] = lc->position;
-  w->stand[0][r] = since - y->feedback + i;
-  w->from[1][r] = w->to[1][r] = w->stand[1][r] = w->from[2][r] = 0;
-  w->to[2][r] = y->feedback;
-  w->stand[2][r] = i;
+  w->from[LCX_WINDOW][r] = lcx_max64(since, lcx_after_sinks(lc));
+  w->to[LCX_WINDOW][r] = lc->position;
+  w->stand[LCX_WINDOW][r] = since - y->feedback + i;
+  w->from[LCX_SINKS][r] = w->to[LCX_SINKS][r] = w->stand[LCX_SINKS][r] = w->from[LCX_FED][r] = 0;
+  w->to[LCX_FED][r] = y->feedback;
+  w->stand[LCX_FED][r] = i;
 }
 
 /* four 14-bit multipliers of a query as the words read them */
@@ -3106,14 +3117,21 @@ static void lcx_pack(int quad, const int16_t *m, int32_t *out)
 /* 14-bit queries for int8 keys */
 LCX_OUTLINE void lcx_quantise_q(const lcx_kernels *kernel, lcx_rows *w)
 {
-  int16_t m[LCX_DIMS + 16];
-  int r, d, dims = w->head_dim, quads = (dims + 3) / 4;
+  int16_t m[LCX_SPAN + 16];
+  int r, d, i, n, dims = w->head_dim, quads = (dims + 3) / 4;
   for (r = 0; r < w->n; ++r) {
+    const float *q = w->q[LCX_WINDOW] + r * dims;
+    float most = kernel->most(q, dims), factor = most > 0 ? 8191.0f / most : 0.0f;
     int32_t sum = 0;
-    w->qi_scale[r] = kernel->round(w->q[0] + r * dims, dims, 8191.0f, m);
-    for (d = 0; d < dims; ++d) sum += m[d];
-    for (; d < 4 * quads; ++d) m[d] = 0;
-    for (d = 0; d < quads; ++d) lcx_pack(kernel->quad, m + 4 * d, w->qi + (r * quads + d) * 2);
+    for (d = 0; d < dims; d += n) {
+      n = lcx_min(LCX_SPAN, dims - d);
+      kernel->round(q + d, n, factor, m);
+      for (i = n; i % 4; ++i) m[i] = 0;
+      for (i = 0; i < n; ++i) sum += m[i];
+      for (i = 0; i < n; i += 4)
+        lcx_pack(kernel->quad, m + i, w->qi + (r * quads + (d + i) / 4) * 2);
+    }
+    w->qi_scale[r] = most / 8191.0f;
     w->qi_shift[r] = -128 * sum;
   }
 }
@@ -3134,12 +3152,12 @@ static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_
     if (since < 0) index = lcx_look(lc, y, w, r, lc->position + token);
     else lcx_look_back(lc, y, w, r, since, token);
     w->bad[r] = kernel->hold(x, hd, lcx_pairs(y), y->scale, LCX_BIG, w->line);
-    lcx_turn_to(kernel, lc, y, w, 0, w->stand[0][r]);
-    kernel->rotate(w->line, hd, y->half, w->turn[0], w->q[0] + r * hd);
-    if (w->to[1][r] > 0) {
-      lcx_turn_to(kernel, lc, y, w, 1,
-                  y->positions == LONGCTX_POS_TEXT ? w->stand[0][r] : index);
-      kernel->rotate(w->line, hd, y->half, w->turn[1], w->q[1] + r * hd);
+    lcx_turn_to(kernel, lc, y, w, LCX_WINDOW, w->stand[LCX_WINDOW][r]);
+    kernel->rotate(w->line, hd, y->half, w->turn[LCX_WINDOW], w->q[LCX_WINDOW] + r * hd);
+    if (w->to[LCX_SINKS][r] > 0) {
+      lcx_turn_to(kernel, lc, y, w, LCX_SINKS,
+                  y->positions == LONGCTX_POS_TEXT ? w->stand[LCX_WINDOW][r] : index);
+      kernel->rotate(w->line, hd, y->half, w->turn[LCX_SINKS], w->q[LCX_SINKS] + r * hd);
     }
     if (w->slope) w->slope[r] = slopes[head];
   }
@@ -3233,8 +3251,8 @@ static void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, lcx_ro
                      int64_t from, int64_t to, int end)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
-  const lcx_store *st = &y->store[0];
-  const unsigned char *ring = lcx_at(lc, y->ring[0] + (uint64_t)h * y->head[0]);
+  const lcx_store *st = &y->store[LCX_WINDOW];
+  const unsigned char *ring = lcx_ring_of(lc, y, LCX_WINDOW, h);
   lcx_memory m = lcx_memory_of(lc);
   float *settled = lcx_memory_at(lc, y, h), *way = settled + m.floats;
   while (from < to) {
@@ -3429,7 +3447,7 @@ static void lcx_forget_feedback(longctx *lc)
     const lcx_layer *y = lcx_layer_of(lc, i);
     if (!lcx_keeps_feedback(y)) continue;
     memset(lcx_at(lc, y->fed), 0, lcx_fed_bytes(lc));
-    memset(lcx_at(lc, y->ring[2]), 0, (size_t)y->head[2] * (size_t)lc->wish.n_kv_heads);
+    memset(lcx_at(lc, y->ring[LCX_FED]), 0, (size_t)y->head[LCX_FED] * (size_t)lc->wish.n_kv_heads);
   }
   lcx_become_due(lc);
 }
@@ -3471,7 +3489,7 @@ LONGCTX_API int longctx_feedback_set(longctx *lc, int layer, const float *q, con
   for (i = 0; i < rows; ++i)
     for (h = 0; h < heads; ++h) {
       size_t row = (size_t)i * (size_t)heads + (size_t)h;
-      lcx_write_at(lcx_kernels_of(lc->isa), lc, y, &w, h, 2, i, lc->position - rows + i,
+      lcx_write_at(lcx_kernels_of(lc->isa), lc, y, &w, h, LCX_FED, i, lc->position - rows + i,
                    k + row * (size_t)w.head_dim, v + row * (size_t)w.head_dim_v);
     }
   memcpy(lcx_fed_q(lc, y), q,
@@ -3807,23 +3825,23 @@ static void lcx_stream_memory(lcx_stream *s, const lcx_memory *m, float *x)
   }
 }
 
-/* Rows that the next token can see, oldest first: coordinates from..to among the sinks (which = 1)
+/* Rows that the next token can see, oldest first: coordinates from..to among the sinks
    or in the window. At a block's start feedback rows may still attend: the block before stays. */
 static void lcx_kept(const longctx *lc, const lcx_layer *y, int which, int64_t start,
                      int64_t position, int64_t *from, int64_t *to)
 {
   int64_t sinks = lcx_min64(position - start, lc->wish.sinks);
-  *from = which ? 0 : lcx_first_seen(y, start + lc->wish.sinks, position);
-  if (!which && lcx_keeps_feedback(y) && position % y->block == 0)
+  *from = which == LCX_SINKS ? 0 : lcx_first_seen(y, start + lc->wish.sinks, position);
+  if (which == LCX_WINDOW && lcx_keeps_feedback(y) && position % y->block == 0)
     *from = lcx_max64(lcx_min64(*from, position - y->block), start + lc->wish.sinks);
-  *to = which ? sinks : lcx_max64(position, *from);
+  *to = which == LCX_SINKS ? sinks : lcx_max64(position, *from);
 }
 
 /* A layer's feedback: was it set, the rows and queries as they were given, keys and values. */
 static void lcx_stream_feedback(const longctx *lc, lcx_stream *s, int i, int64_t position)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
-  const lcx_store *st = &y->store[2];
+  const lcx_store *st = &y->store[LCX_FED];
   int32_t given = lcx_live_of(lc, i)->given;
   int h, x;
   lcx_stream_bytes(s, &given, sizeof given);
@@ -3832,7 +3850,7 @@ static void lcx_stream_feedback(const longctx *lc, lcx_stream *s, int i, int64_t
   lcx_stream_any(s, lcx_fed_of(lc, y), lcx_fed_bytes(lc));
   for (h = 0; h < lc->wish.n_kv_heads; ++h)
     for (x = 0; x < y->feedback && !s->error; ++x)
-      lcx_stream_row(s, st, lcx_at(lc, y->ring[2] + (uint64_t)h * y->head[2]) + lcx_tile_at(st, x),
+      lcx_stream_row(s, st, lcx_ring_of(lc, y, LCX_FED, h) + lcx_tile_at(st, x),
                      x % st->tile);
 }
 
@@ -3861,10 +3879,10 @@ static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int6
   }
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
-    for (which = 1; which >= 0 && !y->reads; --which)
+    for (which = LCX_SINKS; which >= LCX_WINDOW && !y->reads; --which)
       for (h = 0; h < lc->wish.n_kv_heads; ++h) {
         const lcx_store *st = &y->store[which];
-        unsigned char *ring = lcx_at(lc, y->ring[which] + (uint64_t)h * y->head[which]);
+        unsigned char *ring = lcx_ring_of(lc, y, which, h);
         int64_t x, to;
         for (lcx_kept(lc, y, which, start, position, &x, &to); x < to && !s->error; ++x)
           lcx_stream_row(s, st, ring + lcx_tile_at(st, x), (int)(x % st->tile));
@@ -3889,8 +3907,9 @@ static uint64_t lcx_state_bytes(const longctx *lc, int64_t start, int64_t positi
            (uint64_t)(lc->wish.head_dim_v + 1) * sizeof(float);
     if (lcx_keeps_feedback(y))
       n += sizeof(int32_t) + lcx_fed_bytes(lc) +
-           (uint64_t)y->feedback * (uint64_t)lc->wish.n_kv_heads * lcx_row_bytes(&y->store[2]);
-    for (which = 0; which < 2 && !y->reads; ++which) {
+           (uint64_t)y->feedback * (uint64_t)lc->wish.n_kv_heads *
+               lcx_row_bytes(&y->store[LCX_FED]);
+    for (which = LCX_WINDOW; which <= LCX_SINKS && !y->reads; ++which) {
       int64_t from, to;
       lcx_kept(lc, y, which, start, position, &from, &to);
       n += (uint64_t)(to - from) * (uint64_t)lc->wish.n_kv_heads * lcx_row_bytes(&y->store[which]);
@@ -4357,8 +4376,8 @@ static void lcx_see(const lcx_call *c, lcx_rows *w, int h, lcx_segment_at s)
 {
   const lcx_layer *y = c->y;
   int r;
-  lcx_segment(c->kernel, w, s.which, &y->store[s.which],
-              lcx_at(c->lc, y->ring[s.which] + (uint64_t)h * y->head[s.which]), s.from, s.to);
+  lcx_segment(c->kernel, w, s.which, &y->store[s.which], lcx_ring_of(c->lc, y, s.which, h), s.from,
+              s.to);
   for (r = 0; r < w->n; ++r)
     if (w->bad[r]) w->l[r] = lcx_float(0x7fc00000u);
 }
@@ -4455,9 +4474,9 @@ static void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_rea
     lcx_remember(c, w, h, 0, c->n * lcx_group(c->lc), i);
     return;
   }
-  if (s.which == 1)
+  if (s.which == LCX_SINKS)
     lcx_write(c, w, h, c->lc->start + s.from, lcx_min64(c->lc->start + s.to, after));
-  if (s.which == 0) lcx_write(c, w, h, lcx_max64(s.from, after), s.to);
+  if (s.which == LCX_WINDOW) lcx_write(c, w, h, lcx_max64(s.from, after), s.to);
   lcx_prepare(c->kernel, c->lc, c->y, w, h, 0, c->n * lcx_group(c->lc), c->q, c->since);
   lcx_see(c, w, h, s);
   for (r = 0; r < w->n; ++r) {
