@@ -311,9 +311,8 @@ LONGCTX_API int longctx_seek(longctx *, int64_t position);
 LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
    out [n][n_heads][head_dim_v], which overlaps none of them; float32, contiguous, un-rotated. The n
-   tokens follow the committed
-   ones. k = v = NULL: reads only, of at most the rows that the layer (or the one it reads from) has
-   in the open batch, else E_ORDER. */
+   tokens follow the committed ones. k = v = NULL: reads only, of at most the rows that the layer
+   (or the one it reads from) has in the open batch, else E_ORDER. */
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
 /* The caller's own threads: call it once for each part 0 <= part < n_parts, all arguments alike,
@@ -1802,8 +1801,8 @@ LCX_T static void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, int64_
 
 /* The rows' weights for int8 values: 8 bits at scale max(weight * value scale)/255. The scale of a
    value that no row sees counts as 0: what stands there may be stale, or no number at all. */
-LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp,
-                                          const lcx_rows *w, lcx_hull all)
+LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
+                                     lcx_hull all)
 {
   v_f32 zero = v_set(0.0f), first = v_set((float)all.first), last = v_set((float)all.last);
   float scales[LCX_SPAN];
@@ -1840,7 +1839,7 @@ LCX_T LCX_INLINE void LCX_FN(widen)(int type, const unsigned char *p, size_t ahe
 }
 
 LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
-                                          float *keys)
+                                     float *keys)
 {
   int c, d, dims = st->head_dim, type = st->type_k, step = st->tile * 2;
   for (c = part.first / 16 * 16; c < part.last; c += 16) {
@@ -1853,7 +1852,7 @@ LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lc
 }
 
 LCX_T static void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
-                                          float *vals)
+                                     float *vals)
 {
   int d, t, type = st->type_v;
   for (d = 0; d < st->head_dim_v; d += LCX_PANEL) {
@@ -3850,8 +3849,7 @@ static void lcx_stream_feedback(const longctx *lc, lcx_stream *s, int i, int64_t
   lcx_stream_any(s, lcx_fed_of(lc, y), lcx_fed_bytes(lc));
   for (h = 0; h < lc->wish.n_kv_heads; ++h)
     for (x = 0; x < y->feedback && !s->error; ++x)
-      lcx_stream_row(s, st, lcx_ring_of(lc, y, LCX_FED, h) + lcx_tile_at(st, x),
-                     x % st->tile);
+      lcx_stream_row(s, st, lcx_ring_of(lc, y, LCX_FED, h) + lcx_tile_at(st, x), x % st->tile);
 }
 
 /* All that a state holds behind its head and wish, as of start and position. */
