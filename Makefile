@@ -107,23 +107,23 @@ $(BUILD)/bench/naive.o: bench/naive.c bench/naive.h
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -ffast-math -march=native -c $< -o $@
 
-$(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o $(HEADER)
+$(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o bench/bench.h $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 $(if $(OPENMP),-fopenmp) -I. $< $(BUILD)/bench/naive.o -o $@ -lm
 
-$(BUILD)/bench/feedback: bench/feedback.c $(HEADER) $(ENGINE)
+$(BUILD)/bench/feedback: bench/feedback.c bench/bench.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples $< -o $@ -lm
 
-$(BUILD)/bench/recall: bench/recall.c $(HEADER) $(ENGINE)
+$(BUILD)/bench/recall: bench/recall.c bench/bench.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples -pthread $< -o $@ -lm
 
-$(BUILD)/bench/curves: bench/curves.c $(HEADER) $(ENGINE)
+$(BUILD)/bench/curves: bench/curves.c bench/bench.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
 
-$(BUILD)/bench/%: bench/%.c $(HEADER) $(ENGINE)
+$(BUILD)/bench/%: bench/%.c bench/bench.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
 

@@ -50,28 +50,19 @@
 #define _GNU_SOURCE 1
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
+#define BENCH "curves"
 #include "engine.h"
 #include "recall_text.h"
+#include "bench.h"
 
-#include <errno.h>
-#include <math.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/types.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
-
-static void die(const char *what, const char *why)
-{
-  fflush(stdout);
-  fprintf(stderr, "curves: %s%s%s\n", what, why[0] ? ": " : "", why);
-  exit(1);
-}
 
 /* ==== options ==== */
 
@@ -81,21 +72,12 @@ typedef struct options {
   int recall, sizes, more;
 } options;
 
-static long parse_count(const char *name, const char *text, long least)
-{
-  char *end;
-  errno = 0;
-  long value = strtol(text, &end, 10);
-  if (errno || end == text || *end || value < least || value > 1000000000L) die(name, text);
-  return value;
-}
-
-static options parse_options(int argc, char **argv)
+static options options_of(int argc, char **argv)
 {
   options o = { "examples/models/story.bin", "examples/models/story.tok", "-", NULL, "md",
                 "bench/out/curves.csv", "f32", NULL, NULL, "-", 100000, 4, 0, 1, 1, 1000000000L,
                 0, 600, 0, 0, 0, 0 };
-  struct { const char *name; const char **text; long *count; long least; int *flag; } known[] = {
+  const option known[] = {
     { "-m", &o.model, NULL, 0, NULL },      { "-t", &o.tokenizer, NULL, 0, NULL },
     { "-f", &o.text, NULL, 0, NULL },       { "-a", &o.arms, NULL, 0, NULL },
     { "-o", &o.format, NULL, 0, NULL },     { "--csv", &o.csv, NULL, 0, NULL },
@@ -108,16 +90,7 @@ static options parse_options(int argc, char **argv)
     { "--dense-seconds", NULL, &o.dense_seconds, 1, NULL }, { "--stop", NULL, &o.stop, 1, NULL },
     { "--recall", NULL, NULL, 0, &o.recall }, { "--sizes", NULL, NULL, 0, &o.sizes },
   };
-  size_t n_known = sizeof known / sizeof known[0];
-  for (int i = 1; i < argc; i++) {
-    size_t k = 0;
-    while (k < n_known && strcmp(argv[i], known[k].name)) k++;
-    if (k == n_known) die("unknown option (the first lines of bench/curves.c list them)", argv[i]);
-    if (known[k].flag) *known[k].flag = 1;
-    else if (i + 1 == argc) die("a value is missing behind", argv[i]);
-    else if (known[k].text) *known[k].text = argv[++i];
-    else i++, *known[k].count = parse_count(known[k].name, argv[i], known[k].least);
-  }
+  parse_options(known, sizeof known / sizeof *known, argc, argv);
   if (strcmp(o.format, "md") && strcmp(o.format, "csv") && strcmp(o.format, "json"))
     die("-o takes md, csv or json", o.format);
   if (o.resume) o.checkpoint = o.resume;
@@ -177,14 +150,7 @@ typedef struct measured {
 
 static const char format[16] = "curves 2";
 
-static double clock_now(clockid_t clock)
-{
-  struct timespec t;
-  clock_gettime(clock, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static double seconds_now(void) { return clock_now(CLOCK_MONOTONIC); }
+static double seconds_now(void) { return seconds(CLOCK_MONOTONIC); }
 
 static int64_t peak_rss(void)
 {
@@ -435,11 +401,11 @@ static int stream_step(stream *s)
   int vocab = s->a->s->m.vocab_size, n = s->a->chunk, room = longctx_room(s->context);
   if (n > room) n = room;
   if (n > left) n = (int)left;
-  double begin = seconds_now(), cpu = clock_now(CLOCK_THREAD_CPUTIME_ID);
+  double begin = seconds_now(), cpu = seconds(CLOCK_THREAD_CPUTIME_ID);
   int code = engine_forward(&s->e, s->context, text, n, s->logits, n);
   if (code == LONGCTX_OK) code = engine_commit(&s->e, s->context, n);
   double spent = seconds_now() - begin;
-  cpu = clock_now(CLOCK_THREAD_CPUTIME_ID) - cpu;
+  cpu = seconds(CLOCK_THREAD_CPUTIME_ID) - cpu;
   if (code != LONGCTX_OK) return code;
   for (int i = 0; i < n; i++) {
     double nll = logits_nll(s->logits + (size_t)i * (size_t)vocab, vocab, text[i + 1]);
@@ -1238,7 +1204,7 @@ int main(int argc, char **argv)
   static run r;
   static source main_source;
   struct sigaction action;
-  r.o = parse_options(argc, argv);
+  r.o = options_of(argc, argv);
   if (r.o.sizes) {
     print_sizes();
     return fflush(stdout) ? 1 : 0;

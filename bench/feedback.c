@@ -27,27 +27,14 @@
 #define _XOPEN_SOURCE 700
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
+#define BENCH "feedback"
 #include "engine.h"
-
-#include <errno.h>
-#include <stdlib.h>
-#include <time.h>
+#include "bench.h"
 
 enum { CHUNK = 64, MOST_SEGMENTS = 3, N_ARMS = 4, N_PASSES = 3 };
 enum { PREFILL, DECODE, ATTENTION };
 
 static const char *const passes[N_PASSES] = { "prefill", "decode", "attention" };
-
-static void die(const char *what, const char *why)
-{
-  fprintf(stderr, "feedback: %s%s%s\n", what, why[0] ? ": " : "", why);
-  exit(1);
-}
-
-static void must(int code)
-{
-  if (code != LONGCTX_OK) die("longctx", longctx_error(code));
-}
 
 static uint32_t random_bits(void)
 {
@@ -147,12 +134,7 @@ typedef struct bench {
   float *logits;
 } bench;
 
-static double now(void)
-{
-  struct timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
-}
+static double now(void) { return 1e6 * seconds(CLOCK_THREAD_CPUTIME_ID); }
 
 static void arm_init(bench *b, arm *a, int segments, int rows)
 {
@@ -235,19 +217,6 @@ static void run_pass(bench *b, int pass, int blocks, int n)
 
 /* ==== the result ==== */
 
-static int by_value(const void *a, const void *b)
-{
-  double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
-
-/* sorts x [n] */
-static double quantile(double *x, int n, double q)
-{
-  qsort(x, (size_t)n, sizeof *x, by_value);
-  return x[(int)(q * (n - 1) + 0.5)];
-}
-
 typedef struct figures { double us, least, most, p50, p999, end; } figures;
 
 static figures figures_of(const bench *b, arm *a, int pass)
@@ -306,15 +275,12 @@ int main(int argc, char **argv)
   engine_error error;
   const char *path = NULL, *csv_path = NULL;
   FILE *csv = NULL;
-  b.blocks = 2;
-  for (int i = 1; i < argc; i += 2) {
-    if (i + 1 == argc) die("a value is missing behind", argv[i]);
-    if (strcmp(argv[i], "-m") == 0) path = argv[i + 1];
-    else if (strcmp(argv[i], "-f") == 0) csv_path = argv[i + 1];
-    else if (strcmp(argv[i], "-n") == 0) b.blocks = atoi(argv[i + 1]);
-    else die("unknown option (the first lines of bench/feedback.c list them)", argv[i]);
-  }
-  if (b.blocks < 1 || b.blocks > 1000) die("-n", "1 to 1000 blocks");
+  long blocks = 2;
+  const option known[] = { { "-m", &path, NULL, 0, NULL }, { "-f", &csv_path, NULL, 0, NULL },
+                           { "-n", NULL, &blocks, 1, NULL } };
+  parse_options(known, sizeof known / sizeof *known, argc, argv);
+  if (blocks > 1000) die("-n", "1 to 1000 blocks");
+  b.blocks = (int)blocks;
   if (!path) random_model(&b.m);
   else if (model_load(&b.m, path, &error)) die(path, error.text);
   add_rows(&b.m);

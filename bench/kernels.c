@@ -33,14 +33,14 @@
              million, and the first 2,000 of a second context run in turn with those last */
 #define _GNU_SOURCE 1
 #define LONGCTX_IMPLEMENTATION
+#define BENCH "kernels"
 #include "longctx.h"
+#include "bench.h"
 #include "naive.h"
 
 #include <sched.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { MOST_SAMPLES = 4000, MOST_ISAS = 8, COLD = 128 << 20 };
@@ -107,13 +107,6 @@ static double pairs_of(const shape *s)
 
 /* ==== time ==== */
 
-static double seconds(clockid_t clock)
-{
-  struct timespec t;
-  clock_gettime(clock, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static long forced_switches(void)
 {
   struct rusage r;
@@ -131,20 +124,8 @@ static void note(sample *s, double x)
   if (s->n < MOST_SAMPLES) s->x[s->n++] = x;
 }
 
-static int by_value(const void *a, const void *b)
-{
-  double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
-
-static double quantile(sample *s, double q)
-{
-  if (s->n == 0) return 0;
-  qsort(s->x, (size_t)s->n, sizeof *s->x, by_value);
-  return s->x[(int)(q * (s->n - 1) + 0.5)];
-}
-
-static double median(sample *s) { return quantile(s, 0.5); }
+static double quantile_of(sample *s, double q) { return quantile(s->x, s->n, q); }
+static double median(sample *s) { return quantile_of(s, 0.5); }
 
 static double began;
 static long switches;
@@ -334,7 +315,8 @@ static void note_peaks(peaks *p)
 
 typedef struct options {
   const char *format, *file, *only;
-  int rounds, most_threads, stream;
+  long rounds, most_threads;
+  int stream;
 } options;
 
 typedef struct bench {
@@ -404,11 +386,11 @@ static void bench_make(bench *b, const shape *s, const options *o)
   b->flop = 4.0 * s->heads * s->head_dim * pairs_of(s);
   b->layers = s->cold ? (int)(COLD / b->bytes) + 1 : 1;
   b->calls = 1 + (int)(5e6 / b->flop);
-  b->threads = b->calls > 1 ? 1 : o->most_threads; /* nobody splits so short a call */
+  b->threads = b->calls > 1 ? 1 : (int)o->most_threads; /* nobody splits so short a call */
   d = longctx_desc_make(b->layers, s->heads, s->kv_heads, s->head_dim, s->window);
   d.sinks = s->sinks;
   d.max_batch = (int)rows;
-  d.max_threads = o->most_threads;
+  d.max_threads = (int)o->most_threads;
   d.type_k = d.type_v = s->type;
   if (longctx_measure(&d, &sizes)) exit(1);
   b->block_bytes = sizes.total;
@@ -525,8 +507,8 @@ static void time_row(const options *o, FILE *csv, const char *name, int type, co
   double us = median(x), number[7];
   if (x->n == 0) return;
   number[0] = us;
-  number[1] = quantile(x, 0);
-  number[2] = quantile(x, 1);
+  number[1] = quantile_of(x, 0);
+  number[2] = quantile_of(x, 1);
   number[3] = bytes / us * 1e-3;
   number[4] = flop > 0 ? flop / us * 1e-3 : -1;
   number[5] = share;
@@ -584,7 +566,7 @@ static void append_share(const shape *s, const options *o, FILE *csv)
   static bench whole, bare;
   shape one = *s;
   const char *isa;
-  int r, l, rounds = o->rounds ? o->rounds : 15;
+  int r, l, rounds = o->rounds ? (int)o->rounds : 15;
   one.window = 1, one.sinks = 0, one.keys = 1, one.cold = 0;
   bench_make(&whole, s, o);
   bench_make(&bare, &one, o);
@@ -685,7 +667,7 @@ static void memories(const options *o, FILE *csv)
     mean = sum / x->n;
     if (all[i].memory == 0 && all[i].rows == 0) plain = mean;
     fprintf(stderr, "%s: a token %.1f us, median %.1f, p99.9 %.1f: %.3f times that without\n",
-            all[i].what, mean, quantile(x, 0.5), quantile(x, 0.999), mean / plain);
+            all[i].what, mean, quantile_of(x, 0.5), quantile_of(x, 0.999), mean / plain);
     free(all[i].lc);
   }
   bench_free(&b);
@@ -756,16 +738,14 @@ int main(int argc, char **argv)
   FILE *csv = NULL;
   static bench b;
   static peaks all;
-  int i, c, r;
-  while ((c = getopt(argc, argv, "o:f:r:s:t:l")) != -1) {
-    if (c == 'o') o.format = optarg;
-    else if (c == 'f') o.file = optarg;
-    else if (c == 'r') o.rounds = atoi(optarg);
-    else if (c == 's') o.only = optarg;
-    else if (c == 'l') o.stream = 1;
-    else if (c == 't' && atoi(optarg) == 1) o.most_threads = 1;
-    else return fprintf(stderr, "usage: see the head of bench/kernels.c\n"), 2;
-  }
+  int i, r;
+  const option known[] = {
+    {"-o", &o.format, NULL, 0, NULL}, {"-f", &o.file, NULL, 0, NULL},
+    {"-r", NULL, &o.rounds, 1, NULL}, {"-s", &o.only, NULL, 0, NULL},
+    {"-t", NULL, &o.most_threads, 1, NULL}, {"-l", NULL, NULL, 0, &o.stream},
+  };
+  parse_options(known, sizeof known / sizeof *known, argc, argv);
+  if (o.most_threads > MOST_THREADS) die("-t", "1 or 2 threads");
 #if defined(__x86_64__)
   wide = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
   half = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -777,13 +757,13 @@ int main(int argc, char **argv)
   }
   stay_on(0);
   if (o.only && !strcmp(o.only, "S1")) o.stream = 1;
-  if (o.file && !(csv = fopen(o.file, "w"))) return perror(o.file), 1;
+  if (o.file && !(csv = fopen(o.file, "w"))) die(o.file, strerror(errno));
   print_head(stdout, o.format);
   if (csv) print_head(csv, "csv");
   if (o.stream) stream(&o, csv); /* first: its RSS would hold what others freed */
   for (i = 0; i < SHAPES; ++i) {
     const shape *s = &shapes[i];
-    int rounds = o.rounds ? o.rounds : s->n > 1 ? 5 : s->cold ? 15 : 201;
+    int rounds = o.rounds ? (int)o.rounds : s->n > 1 ? 5 : s->cold ? 15 : 201;
     if (o.only && strcmp(o.only, s->name)) continue;
     bench_make(&b, s, &o);
     for (r = 0; r < rounds; ++r) one_round(&b);

@@ -31,21 +31,13 @@
 #define _XOPEN_SOURCE 700
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
+#define BENCH "recall"
 #include "engine.h"
 #include "recall_text.h"
+#include "bench.h"
 
-#include <errno.h>
-#include <math.h>
 #include <pthread.h>
-#include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
-
-static void die(const char *what, const char *why)
-{
-  fprintf(stderr, "recall: %s%s%s\n", what, why[0] ? ": " : "", why);
-  exit(1);
-}
 
 /* ==== arms ==== */
 
@@ -114,16 +106,6 @@ static void add(count *c, int right)
   c->correct += right;
 }
 
-/* the 95 % interval of a share: Wilson, 1927 */
-static void interval(const count *c, double *low, double *high)
-{
-  double n = (double)c->trials, p = n > 0 ? (double)c->correct / n : 0, z = 1.959964;
-  double middle = (p + z * z / (2 * n)) / (1 + z * z / n);
-  double half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-  *low = n > 0 ? fmax(0, middle - half) : 0;
-  *high = n > 0 ? fmin(1, middle + half) : 1;
-}
-
 /* ==== a stream ==== */
 
 typedef struct job { int arm, kind, held, trial; long longest; } job;
@@ -140,11 +122,6 @@ typedef struct stream {
   int text[4096];
   float *logits;        /* [max_batch][vocab_size] */
 } stream;
-
-static void must(int code)
-{
-  if (code != LONGCTX_OK) die("longctx", longctx_error(code));
-}
 
 static void stream_read(stream *s, longctx *context, int n, float *logits)
 {
@@ -391,7 +368,7 @@ static void csv_row(FILE *f, const char *arm, const char *task, long distance, c
 {
   double low, high;
   if (c->trials == 0) return;
-  interval(c, &low, &high);
+  interval(c->correct, c->trials, &low, &high);
   fprintf(f, "%s,%s,%ld,%s,%d,%ld,%ld,%.4f,%.4f,%.4f\n", arm, task, distance, position, facts,
           c->trials, c->correct, (double)c->correct / (double)c->trials, low, high);
 }
@@ -495,34 +472,19 @@ static void print_tables(const work *w, long longest)
 
 /* ==== the program ==== */
 
-static long parse_count(const char *name, const char *text)
-{
-  char *end;
-  long value = strtol(text, &end, 10);
-  if (end == text || *end || value < 0 || value > 1000000000) die(name, text);
-  return value;
-}
-
-static options parse_options(int argc, char **argv)
+static options options_of(int argc, char **argv)
 {
   const char *full = getenv("FULL");
   int all = full && strcmp(full, "1") == 0;
   options o = { NULL, "bench/out/recall.csv", all ? 10000000 : 1000000, all ? 50 : 8,
                 all ? 4 : 1, sysconf(_SC_NPROCESSORS_ONLN) };
-  for (int i = 1; i < argc; i++) {
-    const char *name = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-    i++;
-    if (!value) die("a value is missing behind", name);
-    if (strcmp(name, "-a") == 0) o.list = value;
-    else if (strcmp(name, "-o") == 0) o.csv = value;
-    else if (strcmp(name, "-d") == 0) o.longest = parse_count(name, value);
-    else if (strcmp(name, "-n") == 0) o.trials = parse_count(name, value);
-    else if (strcmp(name, "-l") == 0) o.long_trials = parse_count(name, value);
-    else if (strcmp(name, "-j") == 0) o.jobs = parse_count(name, value);
-    else die("unknown option (the first lines of bench/recall.c list them)", name);
-  }
+  const option known[] = {
+    { "-a", &o.list, NULL, 0, NULL },         { "-o", &o.csv, NULL, 0, NULL },
+    { "-d", NULL, &o.longest, 0, NULL },      { "-n", NULL, &o.trials, 0, NULL },
+    { "-l", NULL, &o.long_trials, 0, NULL },  { "-j", NULL, &o.jobs, 1, NULL },
+  };
+  parse_options(known, sizeof known / sizeof *known, argc, argv);
   if (o.longest < distances[0]) die("-d", "the shortest text has 512 tokens");
-  if (o.jobs < 1) o.jobs = 1;
   return o;
 }
 
@@ -593,12 +555,7 @@ static job *make_jobs(const options *o, const work *w, int *n_jobs)
   return jobs;
 }
 
-static double seconds(void)
-{
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double now(void) { return seconds(CLOCK_MONOTONIC); }
 
 static void watch(work *w, double start)
 {
@@ -607,12 +564,12 @@ static void watch(work *w, double start)
   double shown = start;
   for (;;) {
     pthread_mutex_lock(&w->lock);
-    double share = w->done / w->tokens, spent = seconds() - start;
+    double share = w->done / w->tokens, spent = now() - start;
     int next = w->next, end = w->done >= w->tokens * 0.999999;
     pthread_mutex_unlock(&w->lock);
     if (end) break;
-    if (terminal || seconds() > shown + 15) {
-      shown = seconds();
+    if (terminal || now() > shown + 15) {
+      shown = now();
       fprintf(stderr, "%s%3.0f %%  %d of %d streams begun, %.0f s spent", terminal ? "\r" : "",
               100 * share, next, w->n_jobs, spent);
       if (share > 0) fprintf(stderr, ", about %.0f s left   ", spent / share - spent);
@@ -627,7 +584,7 @@ int main(int argc, char **argv)
 {
   static work w;
   static grammar g;
-  options o = parse_options(argc, argv);
+  options o = options_of(argc, argv);
   engine_error error;
   tokenizer t;
   pthread_t threads[256];
@@ -640,7 +597,7 @@ int main(int argc, char **argv)
     die("examples/models/recall.tok", error.text);
   if (grammar_make(&g, &t)) die("examples/models/recall.tok", "a word of the texts is missing");
 
-  double start = seconds();
+  double start = now();
   w.g = &g;
   w.jobs = make_jobs(&o, &w, &w.n_jobs);
   for (int i = 0; i < w.n_jobs; i++) w.tokens += job_tokens(&w.jobs[i]);
@@ -651,7 +608,7 @@ int main(int argc, char **argv)
   watch(&w, start);
   for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
   write_csv(&w, o.csv);
-  fprintf(stderr, "%.0f million tokens in %.0f s\n", w.tokens / 1e6, seconds() - start);
+  fprintf(stderr, "%.0f million tokens in %.0f s\n", w.tokens / 1e6, now() - start);
   print_tables(&w, o.longest);
   tokenizer_free(&t);
   return fflush(stdout) ? 1 : 0;

@@ -22,24 +22,10 @@
 #define _GNU_SOURCE 1
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
+#define BENCH "recompute"
 #include "engine.h"
 #include "tokenizer.h"
-
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
-#include <time.h>
-
-static void die(const char *what, const char *why)
-{
-  fprintf(stderr, "recompute: %s%s%s\n", what, why[0] ? ": " : "", why);
-  exit(1);
-}
-
-static void must(int code)
-{
-  if (code != LONGCTX_OK) die("longctx", longctx_error(code));
-}
+#include "bench.h"
 
 /* ==== options ==== */
 
@@ -48,30 +34,17 @@ typedef struct options {
   long tokens, samples, sinks, keys, chunk;
 } options;
 
-static options parse_options(int argc, char **argv)
+static options options_of(int argc, char **argv)
 {
   options o = { NULL, NULL, NULL, "bench/out/recompute.csv", 8192, 48, 4, 1024, 64 };
-  struct { const char *name, **text; long *count, least; } known[] = {
-    { "-m", &o.model, NULL, 0 },     { "-t", &o.tokenizer, NULL, 0 }, { "-f", &o.text, NULL, 0 },
-    { "-o", &o.csv, NULL, 0 },       { "-n", NULL, &o.tokens, 2 },    { "-k", NULL, &o.samples, 1 },
-    { "-s", NULL, &o.sinks, 0 },     { "-l", NULL, &o.keys, 1 },      { "-c", NULL, &o.chunk, 1 },
+  const option known[] = {
+    { "-m", &o.model, NULL, 0, NULL },      { "-t", &o.tokenizer, NULL, 0, NULL },
+    { "-f", &o.text, NULL, 0, NULL },       { "-o", &o.csv, NULL, 0, NULL },
+    { "-n", NULL, &o.tokens, 2, NULL },     { "-k", NULL, &o.samples, 1, NULL },
+    { "-s", NULL, &o.sinks, 0, NULL },      { "-l", NULL, &o.keys, 1, NULL },
+    { "-c", NULL, &o.chunk, 1, NULL },
   };
-  size_t n_known = sizeof known / sizeof known[0];
-  for (int i = 1; i < argc; i += 2) {
-    size_t k = 0;
-    while (k < n_known && strcmp(argv[i], known[k].name)) k++;
-    if (k == n_known) die("unknown option (the first lines of bench/recompute.c list them)", argv[i]);
-    if (i + 1 == argc) die("a value is missing behind", argv[i]);
-    if (known[k].text) {
-      *known[k].text = argv[i + 1];
-      continue;
-    }
-    char *end;
-    errno = 0;
-    *known[k].count = strtol(argv[i + 1], &end, 10);
-    if (errno || *end || *known[k].count < known[k].least || *known[k].count > 100000000L)
-      die(argv[i], argv[i + 1]);
-  }
+  parse_options(known, sizeof known / sizeof *known, argc, argv);
   if (!o.model || !o.text) die("-m and -f name the model and the text", "");
   if (!o.tokenizer) o.tokenizer = o.model;
   if (o.sinks >= o.keys) die("-s", "no room for a window beside so many sinks");
@@ -118,24 +91,7 @@ static longctx *context_new(const bench *b, int keys, int sinks)
   return c;
 }
 
-static double seconds(void)
-{
-  struct timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int ascending(const void *a, const void *b)
-{
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double median(double *x, size_t n)
-{
-  qsort(x, n, sizeof *x, ascending);
-  return x[n / 2];
-}
+static double now(void) { return seconds(CLOCK_THREAD_CPUTIME_ID); }
 
 /* ==== times ==== */
 
@@ -147,28 +103,28 @@ static double time_stream(bench *b, int keys)
   longctx *c = context_new(b, keys, (int)b->o.sinks);
   must(engine_read(&b->e, c, b->text, keys, NULL));
   for (int i = 0; i < PASSES; i++) {
-    double begin = seconds();
+    double begin = now();
     must(engine_read(&b->e, c, b->text + keys + i, 1, b->logits));
-    spent[i] = seconds() - begin;
+    spent[i] = now() - begin;
   }
   free(c);
-  return median(spent, PASSES);
+  return quantile(spent, PASSES, 0.5);
 }
 
 /* seconds of so many tokens from an empty context, and the last one's logits */
 static double time_recompute(bench *b, int keys)
 {
   double spent[3];
-  size_t passes = keys > 2048 ? 1 : 3;
+  int passes = keys > 2048 ? 1 : 3;
   longctx *c = context_new(b, keys, 0);
-  for (size_t i = 0; i < passes; i++) {
+  for (int i = 0; i < passes; i++) {
     longctx_reset(c);
-    double begin = seconds();
+    double begin = now();
     must(engine_read(&b->e, c, b->text, keys, b->logits));
-    spent[i] = seconds() - begin;
+    spent[i] = now() - begin;
   }
   free(c);
-  return median(spent, passes);
+  return quantile(spent, passes, 0.5);
 }
 
 static void compare_times(bench *b, FILE *csv)
@@ -266,7 +222,7 @@ static void compare_losses(bench *b, FILE *csv)
 int main(int argc, char **argv)
 {
   static bench b;
-  b.o = parse_options(argc, argv);
+  b.o = options_of(argc, argv);
   bench_load(&b);
   if ((size_t)b.o.tokens + 1 > b.n_text) b.o.tokens = (long)b.n_text - 1;
   if (b.o.samples > b.o.tokens / 2) die("-k", "more than half the text's tokens");

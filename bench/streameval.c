@@ -22,23 +22,10 @@
 #define _GNU_SOURCE 1
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
+#define BENCH "streameval"
 #include "engine.h"
 #include "tokenizer.h"
-
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
-
-static void die(const char *what, const char *why)
-{
-  fprintf(stderr, "streameval: %s%s%s\n", what, why[0] ? ": " : "", why);
-  exit(1);
-}
-
-static void must(int code)
-{
-  if (code != LONGCTX_OK) die("longctx", longctx_error(code));
-}
+#include "bench.h"
 
 /* ==== options ==== */
 
@@ -47,32 +34,18 @@ typedef struct options {
   long tokens, dense, streams, sinks, keys, back;
 } options;
 
-static options parse_options(int argc, char **argv)
+static options options_of(int argc, char **argv)
 {
   options o = { NULL, NULL, "dense,window,sinks", "bench/out/streameval.csv", 16384, 12288, 2, 4,
                 1024, 20 };
-  struct { const char *name, **text; long *count, least; } known[] = {
-    { "-m", &o.model, NULL, 0 },     { "-t", &o.tokenizer, NULL, 0 }, { "-a", &o.arms, NULL, 0 },
-    { "-o", &o.csv, NULL, 0 },       { "-n", NULL, &o.tokens, 1 },    { "-d", NULL, &o.dense, 1 },
-    { "-r", NULL, &o.streams, 1 },   { "-s", NULL, &o.sinks, 0 },     { "-w", NULL, &o.keys, 1 },
-    { "-b", NULL, &o.back, 1 },
+  const option known[] = {
+    { "-m", &o.model, NULL, 0, NULL },      { "-t", &o.tokenizer, NULL, 0, NULL },
+    { "-a", &o.arms, NULL, 0, NULL },       { "-o", &o.csv, NULL, 0, NULL },
+    { "-n", NULL, &o.tokens, 1, NULL },     { "-d", NULL, &o.dense, 1, NULL },
+    { "-r", NULL, &o.streams, 1, NULL },    { "-s", NULL, &o.sinks, 0, NULL },
+    { "-w", NULL, &o.keys, 1, NULL },       { "-b", NULL, &o.back, 1, NULL },
   };
-  size_t n_known = sizeof known / sizeof known[0];
-  for (int i = 1; i < argc; i += 2) {
-    size_t k = 0;
-    while (k < n_known && strcmp(argv[i], known[k].name)) k++;
-    if (k == n_known) die("unknown option (the first lines of bench/streameval.c list them)", argv[i]);
-    if (i + 1 == argc) die("a value is missing behind", argv[i]);
-    if (known[k].text) {
-      *known[k].text = argv[i + 1];
-      continue;
-    }
-    char *end;
-    errno = 0;
-    *known[k].count = strtol(argv[i + 1], &end, 10);
-    if (errno || *end || *known[k].count < known[k].least || *known[k].count > 100000000L)
-      die(argv[i], argv[i + 1]);
-  }
+  parse_options(known, sizeof known / sizeof *known, argc, argv);
   if (!o.model) die("-m names the model", "");
   if (!o.tokenizer) o.tokenizer = o.model;
   if (o.sinks >= o.keys) die("-s", "no room for a window beside so many sinks");
@@ -210,16 +183,6 @@ static void stream(bench *b, longctx *c, long tokens, uint64_t seed, count *bins
 
 /* ==== the result ==== */
 
-/* the 95 % interval of a share: Wilson, 1927 */
-static void interval(count c, double *low, double *high)
-{
-  double n = (double)c.asked, p = (double)c.right / n, z = 1.959964;
-  double middle = (p + z * z / (2 * n)) / (1 + z * z / n);
-  double half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n));
-  *low = fmax(0, middle - half);
-  *high = fmin(1, middle + half);
-}
-
 static void report(const bench *b, const char *arm, const count *bins, FILE *csv)
 {
   count all = { 0, 0 };
@@ -232,7 +195,7 @@ static void report(const bench *b, const char *arm, const count *bins, FILE *csv
       printf(" |");
       continue;
     }
-    interval(bins[i], &low, &high);
+    interval(bins[i].right, bins[i].asked, &low, &high);
     double share = (double)bins[i].right / (double)bins[i].asked;
     printf(" %.0f |", 100 * share);
     fprintf(csv, "%s,%ld,%ld,%ld,%.4g,%.4g,%.4g,%s,%d,%ld,%ld\n", arm,
@@ -266,7 +229,7 @@ static void run_arm(bench *b, const char *arm, int keys, int sinks, long tokens,
 int main(int argc, char **argv)
 {
   static bench b;
-  b.o = parse_options(argc, argv);
+  b.o = options_of(argc, argv);
   if (b.o.back >= MOST_BACK) die("-b", "too far back");
   bench_load(&b);
   FILE *csv = fopen(b.o.csv, "w");
