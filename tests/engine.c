@@ -545,7 +545,7 @@ static void test_encode_long(void)
   CHECK(tokens && decodes_to(&t, tokens, count, text, N));
   free(tokens);
   tokens = tokenizer_encode(&t, text, SIZE_MAX, &count, &error);
-  check_refusal(!tokens, &error, "a text of SIZE_MAX bytes", "64 MiB");
+  check_refusal(!tokens, &error, "G09: a text of SIZE_MAX bytes", "64 MiB");
   free(text);
   free(b.at);
   tokenizer_free(&t);
