@@ -44,7 +44,8 @@
      14 ANSWERS    questions about a context, codes and names
      15 BACK DOOR  private names removed, changelog, licence
 
-   A room calls only rooms before it. Public names: longctx_, LONGCTX_. Private: lcx_, LCX_. */
+   A room calls only rooms before it. Public names: longctx_, LONGCTX_. Private: lcx_, LCX_, and in
+   rooms 5 and 6 the words' macros v_, vi_, vq_, vw_, which do not outlive them. */
 
 #ifndef LCX_PASS /* this file includes itself once per instruction set: see room 7 */
 #ifndef LONGCTX_H
@@ -392,7 +393,8 @@ LONGCTX_API const char *longctx_isa_name(int isa);
 /* longctx_size as a constant: of a desc by longctx_desc_make(n_layers, n_heads, n_kv_heads,
    head_dim, window) in which sinks, max_batch, type_k and type_v are set, and beyond them only what
    takes no room: block, positions, rope (but NONE), rope_base, rope_mscale, scale, softcap. Of a
-   bad desc it means nothing: longctx_init has the last word. */
+   bad desc it means nothing: longctx_init has the last word. The array must be aligned as malloc
+   aligns: put it in a union with an int64_t, a double and a pointer. */
 #define LONGCTX_STATIC_SIZE(n_layers, n_heads, n_kv_heads, head_dim, window, sinks, max_batch,   \
                             type_k, type_v)                                                      \
   ((size_t)(LONGCTX_STATIC_UP(280 + (int64_t)264 * (n_layers) +                                  \
@@ -485,13 +487,6 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_OUTLINE static
 #define LCX_TARGET(list)
 #endif
-#if defined(__clang__)
-#define LCX_UNROLL _Pragma("clang loop unroll(full)")
-#elif LCX_GNU
-#define LCX_UNROLL _Pragma("GCC unroll 64")
-#else
-#define LCX_UNROLL
-#endif
 #if LCX_GNU && defined(__x86_64__)
 #define LCX_KEEP(t) __asm__("" : "+v"(t)) /* under loose math flags (x + magic) - magic cancels */
 #elif LCX_GNU && defined(__aarch64__)
@@ -539,6 +534,19 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_WEB 1
 #else
 #define LCX_WEB 0
+#endif
+
+#if defined(__OPTIMIZE_SIZE__) && !LCX_X86 && !LCX_ARM && !LCX_WEB
+#define LCX_SMALL 1 /* scalar words alone, and asked to be small: one shape, no loop unrolled */
+#else
+#define LCX_SMALL 0
+#endif
+#if defined(__clang__) && !LCX_SMALL
+#define LCX_UNROLL _Pragma("clang loop unroll(full)")
+#elif LCX_GNU && !LCX_SMALL
+#define LCX_UNROLL _Pragma("GCC unroll 64")
+#else
+#define LCX_UNROLL
 #endif
 
 #if LCX_X86
@@ -738,7 +746,7 @@ LCX_INLINE float lcx_held(float x, float limit)
    int8 stands four by four for the integer dot products: four dims of a key, four tokens of
    values. A window uses tiles of 64, or of 16 where 64 would waste memory; sinks and feedback use
    one tile of about their number below 64. Kernels read up to 64 lanes past a tile's last row into
-   whatever follows; such lanes are masked or never stored. */
+   whatever follows (LCX_GUARD bytes follow the last one); such lanes are masked or never stored. */
 typedef struct lcx_store {
   int32_t type_k, type_v, head_dim, head_dim_v;
   int32_t tile;                    /* tokens in a tile                                           */
@@ -1397,7 +1405,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
   memcpy((unsigned char *)w + 2 * j, &m, 2);
 }
 #define vw_store(w, j, t) LCX_FN(vw_store)(w, j, t)
-#if LCX_X86 /* beside faster sets it is there to compare with: small, not fast */
+#if LCX_X86 || LCX_SMALL /* beside faster sets it is there to compare with: small, not fast */
 #define v_shapes_f32(S)
 #define v_shapes_f16(S)
 #define v_shapes_q8(S)
@@ -2349,6 +2357,14 @@ typedef struct lcx_wish {
   lcx_wish_layer base;
 } lcx_wish;
 
+/* What passes between longctx_desc, longctx_layer and the wish as it is. */
+#define LCX_LAYER_FIELDS(X)                                                                      \
+  X(window) X(block) X(positions) X(rope) X(rope_dims) X(rope_base) X(rope_mscale) X(scale)      \
+  X(softcap) X(memory)
+#define LCX_DESC_FIELDS(X)                                                                       \
+  X(n_layers) X(n_heads) X(n_kv_heads) X(head_dim) X(head_dim_v) X(sinks) X(max_batch) X(type_k) \
+  X(type_v) X(alibi_max_bias) X(memory_first) X(feedback_len) X(feedback_dim)
+
 /* One layer as it runs; offsets count from the block's first byte. */
 typedef struct lcx_layer {
   int32_t window, block, positions, rope, half; /* half: pairs that rotate */
@@ -2405,39 +2421,30 @@ typedef struct lcx_origin {
 static void lcx_wish_layer_from(const longctx_layer *l, int head_dim, lcx_wish_layer *w)
 {
   memset(w, 0, sizeof *w);
-  w->window = l->window;
-  w->block = l->block ? l->block : 1;
-  w->positions = l->positions;
-  w->rope = l->rope;
-  w->rope_dims = l->rope == LONGCTX_ROPE_NONE ? 0 : l->rope_dims ? l->rope_dims : head_dim & ~1;
-  w->kv_from = l->kv_from;
-  w->rope_mscale = lcx_bits(l->rope_mscale) << 1 ? l->rope_mscale : 1.0f;
-  w->scale = lcx_bits(l->scale) << 1 ? l->scale : (float)(1.0 / lcx_sqrt(head_dim));
-  w->softcap = l->softcap;
-  w->n_freqs = l->rope_freqs ? w->rope_dims / 2 : 0;
-  w->memory = l->memory;
+#define LCX_X(field) w->field = l->field;
+  LCX_LAYER_FIELDS(LCX_X)
+#undef LCX_X
   w->feedback = l->feedback;
-  w->rope_base = l->rope_base == 0 ? 10000 : l->rope_base;
+  w->kv_from = l->kv_from;
+  if (!w->block) w->block = 1;
+  if (!w->rope_dims) w->rope_dims = head_dim & ~1;
+  if (w->rope == LONGCTX_ROPE_NONE) w->rope_dims = 0;
+  if (w->rope_base == 0) w->rope_base = 10000;
+  if (!(lcx_bits(w->rope_mscale) << 1)) w->rope_mscale = 1;
+  if (!(lcx_bits(w->scale) << 1)) w->scale = (float)(1.0 / lcx_sqrt(head_dim));
+  w->n_freqs = l->rope_freqs ? w->rope_dims / 2 : 0;
 }
 
 static void lcx_wish_from(const longctx_desc *d, lcx_wish *w)
 {
   longctx_layer base = longctx_layer_make(d);
   memset(w, 0, sizeof *w);
-  w->n_layers = d->n_layers;
-  w->n_heads = d->n_heads;
-  w->n_kv_heads = d->n_kv_heads;
-  w->head_dim = d->head_dim;
-  w->head_dim_v = d->head_dim_v ? d->head_dim_v : d->head_dim;
-  w->sinks = d->sinks;
-  w->max_batch = d->max_batch ? d->max_batch : 1;
-  w->type_k = d->type_k;
-  w->type_v = d->type_v;
+#define LCX_X(field) w->field = d->field;
+  LCX_DESC_FIELDS(LCX_X)
+#undef LCX_X
   w->has_layers = d->layers != NULL;
-  w->alibi_max_bias = d->alibi_max_bias;
-  w->memory_first = d->memory_first;
-  w->feedback_len = d->feedback_len;
-  w->feedback_dim = d->feedback_dim;
+  if (!w->head_dim_v) w->head_dim_v = d->head_dim;
+  if (!w->max_batch) w->max_batch = 1;
   if (d->feedback_len && !d->feedback_dim) /* unsigned: neither was checked yet */
     w->feedback_dim = (int32_t)((uint32_t)d->n_heads * (uint32_t)d->head_dim);
   lcx_wish_layer_from(&base, d->head_dim, &w->base);
@@ -2600,30 +2607,31 @@ typedef struct lcx_ticket {
   int32_t layer, n, wrote;
 } lcx_ticket;
 
-/* One part's working space: carved from `base`, or only measured when w is NULL. */
-static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *base,
-                          lcx_rows *w)
+/* The next piece of a working space, aligned to its elements. */
+LCX_OUTLINE void *lcx_piece(unsigned char *base, size_t *at, size_t count, size_t bytes)
 {
-  lcx_cursor c = {0, 0};
+  size_t from = (*at + bytes - 1) / bytes * bytes;
+  *at = from + count * bytes;
+  return base ? base + from : NULL;
+}
+
+/* One part's working space: carved from `base`, or only measured when w is NULL. Bounds on rows and
+   dims keep it below 4 MiB. */
+static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *base, lcx_rows *w)
+{
   lcx_rows none;
-  int rows = p->rows;
-  uint64_t n = (uint64_t)rows, k = (uint64_t)wish->head_dim, v = (uint64_t)wish->head_dim_v;
-  uint64_t stride = (uint64_t)lcx_up(wish->head_dim_v, LCX_PANEL), quads = (k + 3) / 4;
-  uint64_t two = wish->sinks > 0 ? 2 : 1, remember = p->memory ? LCX_STRIP : 0;
-  int i;
+  size_t n = (size_t)p->rows, k = (size_t)wish->head_dim, v = (size_t)wish->head_dim_v;
+  size_t stride = (size_t)lcx_up(wish->head_dim_v, LCX_PANEL), quads = (k + 3) / 4;
+  size_t remember = p->memory ? LCX_STRIP : 0, at = sizeof(lcx_ticket);
+  int i, rows = p->rows, two = wish->sinks > 0 ? 2 : 1;
   if (!w) w = &none;
-#define LCX_CARVE(type, field, count)                                                            \
-  do {                                                                                           \
-    uint64_t at = lcx_take(&c, count, sizeof(type), sizeof(type));                               \
-    w->field = base ? (type *)(void *)(base + at) : NULL;                                        \
-  } while (0)
-  lcx_take(&c, 1, sizeof(lcx_ticket), 8);
+#define LCX_CARVE(type, field, count) w->field = (type *)lcx_piece(base, &at, count, sizeof(type))
   for (i = 0; i < 3; ++i) {
     LCX_CARVE(int64_t, from[i], n);
     LCX_CARVE(int64_t, to[i], n);
     LCX_CARVE(int64_t, stand[i], n);
   }
-  for (i = 0; i < (int)two; ++i) {
+  for (i = 0; i < two; ++i) {
     LCX_CARVE(float, q[i], n * k + 16);
     LCX_CARVE(float, turn[i], 3 * (k / 2 + 16));
     w->turned[i] = LCX_NOWHERE;
@@ -2653,8 +2661,8 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
   LCX_CARVE(float, wi_scale, wish->type_v == LONGCTX_Q8 ? n : 0);
   LCX_CARVE(float, phi, remember * k);
   LCX_CARVE(float, back, remember * (k / 2 * 2));
-  LCX_CARVE(float, val, remember * (uint64_t)lcx_up(wish->head_dim_v, LCX_STRIP));
-  LCX_CARVE(float, recalled, remember * (uint64_t)lcx_up(wish->head_dim_v, LCX_STRIP));
+  LCX_CARVE(float, val, remember * (size_t)lcx_up(wish->head_dim_v, LCX_STRIP));
+  LCX_CARVE(float, recalled, remember * (size_t)lcx_up(wish->head_dim_v, LCX_STRIP));
 #undef LCX_CARVE
   w->backed = -1;
   w->back_layer = -1;
@@ -2663,8 +2671,7 @@ static uint64_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char
   w->head_dim = wish->head_dim;
   w->head_dim_v = wish->head_dim_v;
   w->stride = (int)stride;
-  lcx_take(&c, 0, 0, 64);
-  return c.at + 64;
+  return (at + 63) / 64 * 64 + 64;
 }
 
 static int lcx_threads(const longctx_desc *d) { return d->max_threads ? d->max_threads : 1; }
@@ -2677,8 +2684,8 @@ static uint64_t lcx_fed_floats(const lcx_wish *w)
 }
 
 /* Layer i's record, with its place taken from the cursor; what lies there is filled later. */
-static void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, int max_threads,
-                           lcx_cursor *c, lcx_layer *y)
+LCX_OUTLINE void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, int max_threads,
+                                lcx_cursor *c, lcx_layer *y)
 {
   int fed = l->feedback ? w->feedback_len : 0;
   /* none is overwritten while it is seen, or may be saved for feedback rows */
@@ -2749,7 +2756,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
 {
   lcx_cursor c = {offsetof(struct longctx, wish), 0};
   uint64_t steps = 0, logits, heads = (uint64_t)w->n_heads, kv_heads = (uint64_t)w->n_kv_heads;
-  lcx_memory m = lcx_memory_make(w->head_dim, w->head_dim_v);
+  uint64_t floats = 2 * (uint64_t)lcx_memory_make(w->head_dim, w->head_dim_v).floats;
   int i;
   memset(p, 0, sizeof *p);
   lcx_take(&c, 1, wish_bytes, 8);
@@ -2772,7 +2779,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     if (l.memory || l.feedback) p->block = l.block;
     before = c.at;
     if (l.memory && l.kv_from < 0)
-      y.remembered = lcx_take(&c, kv_heads * 2 * (uint64_t)m.floats, sizeof(float), 64);
+      y.remembered = lcx_take(&c, kv_heads * floats, sizeof(float), 64);
     p->memory += c.at - before;
     before = c.at;
     if (l.feedback && l.kv_from < 0) {
@@ -2840,17 +2847,10 @@ LONGCTX_API longctx_layer longctx_layer_make(const longctx_desc *d)
   memset(&l, 0, sizeof l);
   l.kv_from = -1;
   if (!d) return l;
-  l.window = d->window;
-  l.block = d->block;
-  l.positions = d->positions;
-  l.rope = d->rope;
-  l.rope_dims = d->rope_dims;
-  l.rope_base = d->rope_base;
-  l.rope_mscale = d->rope_mscale;
+#define LCX_X(field) l.field = d->field;
+  LCX_LAYER_FIELDS(LCX_X)
+#undef LCX_X
   l.rope_freqs = d->rope_freqs;
-  l.scale = d->scale;
-  l.softcap = d->softcap;
-  l.memory = d->memory;
   l.feedback = d->feedback_len > 0;
   return l;
 }
@@ -3231,7 +3231,7 @@ static void lcx_turn_back(const lcx_kernels *kernel, const longctx *lc, const lc
 {
   const uint64_t *step = (const uint64_t *)(const void *)lcx_at(lc, y->steps);
   uint64_t at[LCX_STRIP];
-  float turn[3 * (LCX_STRIP + 16)];
+  float *turn = w->recalled; /* 3*32 of its 256 or more, which are free until something folds */
   int j;
   if (w->backed == x && w->back_layer == i) return;
   for (j = 0; j < LCX_STRIP; ++j) at[j] = 0 - ((uint64_t)x + (uint64_t)j);
@@ -3703,12 +3703,12 @@ typedef struct lcx_file_head {
 
 enum { LCX_INSPECT, LCX_WRITE, LCX_VERIFY, LCX_READ }; /* VERIFY reads and touches nothing */
 
-/* Bytes pass through a small buffer and a 64-bit hash, in blocks of 256. */
+/* Bytes pass through a small buffer and a 64-bit hash, in blocks of 128. */
 typedef struct lcx_stream {
   int mode, error;
   uint64_t left, hash; /* left: to read */
   unsigned at, have;
-  unsigned char buf[256];
+  unsigned char buf[128];
 #ifndef LONGCTX_NO_STDIO
   FILE *file;
 #endif
@@ -3984,6 +3984,20 @@ LONGCTX_API int longctx_seek(longctx *lc, int64_t position)
   for (i = 0; i < lc->wish.n_layers; ++i)
     if (lcx_live_of(lc, i)->given) return LONGCTX_E_ORDER;
   lc->start = lc->position = position;
+  return LONGCTX_OK;
+}
+
+LONGCTX_API int longctx_set_sink_logits(longctx *lc, int layer, const float *logits)
+{
+  float *to;
+  int h;
+  if (!lc || layer < 0 || layer >= lc->wish.n_layers) return LONGCTX_E_ARG;
+  to = lcx_logits_of(lc, layer);
+  for (h = 0; logits && h < lc->wish.n_heads; ++h) /* -infinity is allowed */
+    if (!lcx_finite(logits[h]) && lcx_bits(logits[h]) != 0xff800000u) return LONGCTX_E_ARG;
+  for (h = 0; h < lc->wish.n_heads; ++h) /* held, -infinity is bit for bit as if there were none */
+    to[h] = logits ? lcx_held(logits[h] * (float)LCX_LOG2E, -LCX_NOTHING) : 0;
+  lcx_live_of(lc, layer)->has_logits = logits != NULL;
   return LONGCTX_OK;
 }
 
@@ -4642,47 +4656,16 @@ LONGCTX_API int longctx_commit(longctx *lc, int n)
   return LONGCTX_OK;
 }
 
-LONGCTX_API int longctx_set_sink_logits(longctx *lc, int layer, const float *logits)
-{
-  float *to;
-  int h;
-  if (!lc || layer < 0 || layer >= lc->wish.n_layers) return LONGCTX_E_ARG;
-  to = lcx_logits_of(lc, layer);
-  for (h = 0; logits && h < lc->wish.n_heads; ++h) /* -infinity is allowed */
-    if (!lcx_finite(logits[h]) && lcx_bits(logits[h]) != 0xff800000u) return LONGCTX_E_ARG;
-  for (h = 0; h < lc->wish.n_heads; ++h) /* held, -infinity is bit for bit as if there were none */
-    to[h] = logits ? lcx_held(logits[h] * (float)LCX_LOG2E, -LCX_NOTHING) : 0;
-  lcx_live_of(lc, layer)->has_logits = logits != NULL;
-  return LONGCTX_OK;
-}
-
 /* ============================================================================================ */
 /* == 14 ANSWERS ==                                                                             */
 /* Questions about a context; codes and names for people.                                       */
 
 LONGCTX_API int64_t longctx_position(const longctx *lc) { return lc ? lc->position : 0; }
 
-static void lcx_layer_back(const longctx *lc, int i, const lcx_wish_layer *w, longctx_layer *l)
-{
-  l->window = w->window;
-  l->block = w->block;
-  l->positions = w->positions;
-  l->rope = w->rope;
-  l->rope_dims = w->rope_dims;
-  l->rope_base = w->rope_base;
-  l->rope_mscale = w->rope_mscale;
-  l->rope_freqs = lcx_freqs_of(lc, i);
-  l->scale = w->scale;
-  l->softcap = w->softcap;
-  l->memory = w->memory;
-  l->feedback = w->feedback;
-  l->kv_from = w->kv_from;
-}
-
 LONGCTX_API longctx_desc longctx_get_desc(const longctx *lc)
 {
   longctx_desc d;
-  longctx_layer base, *list;
+  longctx_layer *list;
   lcx_origin o = {NULL, NULL};
   const lcx_wish *w;
   int i;
@@ -4690,40 +4673,26 @@ LONGCTX_API longctx_desc longctx_get_desc(const longctx *lc)
   if (!lc) return d;
   w = &lc->wish;
   o.wish = (const unsigned char *)w;
-  lcx_layer_back(lc, -1, &w->base, &base);
-  d.n_layers = w->n_layers;
-  d.n_heads = w->n_heads;
-  d.n_kv_heads = w->n_kv_heads;
-  d.head_dim = w->head_dim;
-  d.head_dim_v = w->head_dim_v;
-  d.sinks = w->sinks;
-  d.max_batch = w->max_batch;
+#define LCX_X(field) d.field = w->field;
+  LCX_DESC_FIELDS(LCX_X)
+#undef LCX_X
+#define LCX_X(field) d.field = w->base.field;
+  LCX_LAYER_FIELDS(LCX_X)
+#undef LCX_X
+  d.rope_freqs = lcx_freqs_of(lc, -1);
   d.max_threads = lc->max_threads;
-  d.type_k = w->type_k;
-  d.type_v = w->type_v;
-  d.alibi_max_bias = w->alibi_max_bias;
-  d.memory = base.memory;
-  d.memory_first = w->memory_first;
-  d.feedback_len = w->feedback_len;
-  d.feedback_dim = w->feedback_dim;
-  d.window = base.window;
-  d.block = base.block;
-  d.positions = base.positions;
-  d.rope = base.rope;
-  d.rope_dims = base.rope_dims;
-  d.rope_base = base.rope_base;
-  d.rope_mscale = base.rope_mscale;
-  d.rope_freqs = base.rope_freqs;
-  d.scale = base.scale;
-  d.softcap = base.softcap;
   if (!w->has_layers) return d;
-  list = (longctx_layer *)(void *)lcx_at(lc, lc->plan.list);
+  d.layers = list = (longctx_layer *)(void *)lcx_at(lc, lc->plan.list);
   for (i = 0; i < w->n_layers; ++i) {
     lcx_wish_layer l;
     lcx_wish_layer_at(&o, w, i, &l);
-    lcx_layer_back(lc, i, &l, list + i);
+#define LCX_X(field) list[i].field = l.field;
+    LCX_LAYER_FIELDS(LCX_X)
+#undef LCX_X
+    list[i].rope_freqs = lcx_freqs_of(lc, i);
+    list[i].feedback = l.feedback;
+    list[i].kv_from = l.kv_from;
   }
-  d.layers = list;
   return d;
 }
 
@@ -4772,6 +4741,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_AVX512
 #undef LCX_BASE_FMA
 #undef LCX_BIG
+#undef LCX_DESC_FIELDS
 #undef LCX_DIMS
 #undef LCX_DIRECT
 #undef LCX_FETCH
@@ -4791,6 +4761,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_INLINE
 #undef LCX_ISAS
 #undef LCX_KEEP
+#undef LCX_LAYER_FIELDS
 #undef LCX_LOG2E
 #undef LCX_MAGIC
 #undef LCX_MASKED
@@ -4810,6 +4781,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_SCALAR
 #undef LCX_SCALAR_FMA
 #undef LCX_SEGMENT
+#undef LCX_SMALL
 #undef LCX_SPAN
 #undef LCX_SSE2
 #undef LCX_STOCK
