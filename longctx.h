@@ -476,32 +476,6 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_GNU 0
 #endif
 
-#if LCX_GNU
-#define LCX_UNUSED __attribute__((unused))
-#define LCX_INLINE static inline __attribute__((always_inline, unused))
-#define LCX_OUTLINE static __attribute__((noinline, unused))
-#define LCX_TARGET(list) __attribute__((target(list)))
-#else
-#define LCX_UNUSED
-#define LCX_INLINE static inline
-#define LCX_OUTLINE static
-#define LCX_TARGET(list)
-#endif
-#if LCX_GNU && defined(__x86_64__)
-#define LCX_KEEP(t) __asm__("" : "+v"(t)) /* under loose math flags (x + magic) - magic cancels */
-#elif LCX_GNU && defined(__aarch64__)
-#define LCX_KEEP(t) __asm__("" : "+w"(t))
-#elif LCX_GNU && defined(LONGCTX_ALLOW_FAST_MATH)
-#define LCX_KEEP(t) __asm__("" : "+m"(t))
-#else
-#define LCX_KEEP(t) ((void)0)
-#endif
-#if LCX_GNU
-#define LCX_FETCH(p) __builtin_prefetch(p, 0, 2) /* not into the nearest cache: it is full */
-#else
-#define LCX_FETCH(p) ((void)0)
-#endif
-
 /* Which instruction sets this build has. The numbers are longctx_isa's. */
 #define LCX_SCALAR 0
 #define LCX_SCALAR_FMA 1
@@ -541,12 +515,41 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #else
 #define LCX_SMALL 0
 #endif
+#if LCX_GNU
+#define LCX_UNUSED __attribute__((unused))
+#if LCX_SMALL
+#define LCX_INLINE static inline __attribute__((unused))
+#else
+#define LCX_INLINE static inline __attribute__((always_inline, unused))
+#endif
+#define LCX_OUTLINE static __attribute__((noinline, unused))
+#define LCX_TARGET(list) __attribute__((target(list)))
+#else
+#define LCX_UNUSED
+#define LCX_INLINE static inline
+#define LCX_OUTLINE static
+#define LCX_TARGET(list)
+#endif
 #if defined(__clang__) && !LCX_SMALL
 #define LCX_UNROLL _Pragma("clang loop unroll(full)")
 #elif LCX_GNU && !LCX_SMALL
 #define LCX_UNROLL _Pragma("GCC unroll 64")
 #else
 #define LCX_UNROLL
+#endif
+#if LCX_GNU && defined(__x86_64__)
+#define LCX_KEEP(t) __asm__("" : "+v"(t)) /* under loose math flags (x + magic) - magic cancels */
+#elif LCX_GNU && defined(__aarch64__)
+#define LCX_KEEP(t) __asm__("" : "+w"(t))
+#elif LCX_GNU && defined(LONGCTX_ALLOW_FAST_MATH)
+#define LCX_KEEP(t) __asm__("" : "+m"(t))
+#else
+#define LCX_KEEP(t) ((void)0)
+#endif
+#if LCX_GNU
+#define LCX_FETCH(p) __builtin_prefetch(p, 0, 2) /* not into the nearest cache: it is full */
+#else
+#define LCX_FETCH(p) ((void)0)
 #endif
 
 #if LCX_X86
@@ -563,22 +566,22 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #endif
 
 #define LCX_POS_END ((int64_t)1 << 62)
-#define LCX_NOWHERE (-LCX_POS_END) /* no position                                         */
-#define LCX_SPAN 64      /* tokens: the unit of softmax; changing it changes every bit  */
-#define LCX_SEGMENT 512  /* tokens: the unit of merging partial results; likewise       */
-#define LCX_ROWS 96      /* most (token, head) rows in one pass over the keys           */
-#define LCX_DIRECT 8     /* every set reads float16 of so many rows as it is             */
-#define LCX_DIMS 576     /* largest head_dim and head_dim_v                             */
-#define LCX_BIG 1.09951163e12f /* 2^40: holds queries and keys so that no score overflows */
+#define LCX_NOWHERE (-LCX_POS_END)   /* no position */
+#define LCX_SPAN 64                  /* tokens: the unit of softmax; another changes every bit */
+#define LCX_SEGMENT 512              /* tokens: the unit of merging partial results; likewise */
+#define LCX_ROWS 96                  /* most (token, head) rows in one pass over the keys */
+#define LCX_DIRECT 8                 /* every set reads float16 of so many rows as it is */
+#define LCX_DIMS 576                 /* largest head_dim and head_dim_v */
+#define LCX_BIG 1.09951163e12f       /* 2^40: holds queries and keys so that no score overflows */
 #define LCX_MAX 3.40282347e38f
 #define LCX_INFINITY lcx_float(0x7f800000u)
-#define LCX_MASKED (-3e38f)    /* score of a key that a row does not see                */
-#define LCX_NOTHING (-1e30f)   /* maximum of a row that has seen nothing yet            */
+#define LCX_MASKED (-3e38f)          /* score of a key that a row does not see */
+#define LCX_NOTHING (-1e30f)         /* maximum of a row that has seen nothing yet */
 #define LCX_LOG2E 1.4426950408889634
-#define LCX_STRIP 16     /* columns of M, tokens and rows that memory takes at once     */
-#define LCX_AHEAD 2048         /* floats of a memory that are fetched before its use */
-#define LCX_FOLDED 5.49755814e11f /* 2^39: keys and values that reach it are not folded */
-#define LCX_STOCK 1.329227996e36f /* 2^120: the most that M or z holds; nothing overflows */
+#define LCX_STRIP 16                 /* columns of M, tokens and rows that memory takes at once */
+#define LCX_AHEAD 2048               /* floats of a memory that are fetched before its use */
+#define LCX_FOLDED 5.49755814e11f    /* 2^39: keys and values that reach it are not folded */
+#define LCX_STOCK 1.329227996e36f    /* 2^120: the most that M or z holds; nothing overflows */
 
 LCX_INLINE int lcx_min(int a, int b) { return a < b ? a : b; }
 LCX_INLINE int64_t lcx_min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -2917,6 +2920,19 @@ static unsigned char *lcx_ring_of(const longctx *lc, const lcx_layer *y, int whi
 /* query heads that share a KV head */
 static int lcx_group(const longctx *lc) { return lc->wish.n_heads / lc->wish.n_kv_heads; }
 
+/* Rows of KV head h: row r is of its query head r % group of the batch's token r / group. That
+   head, and the row's place among all that a call brings, [token][n_heads]. */
+static int lcx_head_of(const longctx *lc, int h, int r)
+{
+  int group = lcx_group(lc);
+  return h * group + r % group;
+}
+
+static size_t lcx_query_of(const longctx *lc, int h, int r)
+{
+  return (size_t)(r / lcx_group(lc)) * (size_t)lc->wish.n_heads + (size_t)lcx_head_of(lc, h, r);
+}
+
 /* first position that is no sink */
 static int64_t lcx_after_sinks(const longctx *lc) { return lc->start + lc->wish.sinks; }
 
@@ -3135,19 +3151,19 @@ LCX_OUTLINE void lcx_quantise_q(const lcx_kernels *kernel, lcx_rows *w)
   }
 }
 
-/* Rows r0..r0+n-1 of KV head h made ready: row r is head r % group of the batch's token r / group.
-   q [tokens][n_heads][head_dim], the first token at the context's position; or feedback rows. */
+/* Rows r0..r0+n-1 of KV head h made ready, from q [tokens][n_heads][head_dim], the first token at
+   the context's position; or feedback rows. */
 static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                         lcx_rows *w, int h, int r0, int n, const float *q, int64_t since)
 {
-  int r, hd = w->head_dim, group = lcx_group(lc);
+  int r, hd = w->head_dim;
   const float *slopes = (const float *)(const void *)lcx_at(lc, lc->plan.slopes);
   w->n = n;
   w->cap = y->cap;
   for (r = 0; r < n; ++r) {
-    int token = (r0 + r) / group, head = h * group + (r0 + r) % group;
-    const float *x = q + ((size_t)token * (size_t)lc->wish.n_heads + (size_t)head) * (size_t)hd;
+    const float *x = q + lcx_query_of(lc, h, r0 + r) * (size_t)hd;
     int64_t index = 0;
+    int token = (r0 + r) / lcx_group(lc);
     if (since < 0) index = lcx_look(lc, y, w, r, lc->position + token);
     else lcx_look_back(lc, y, w, r, since, token);
     w->bad[r] = kernel->hold(x, hd, lcx_pairs(y), y->scale, LCX_BIG, w->line);
@@ -3158,7 +3174,7 @@ static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_
                   y->positions == LONGCTX_POS_TEXT ? w->stand[LCX_WINDOW][r] : index);
       kernel->rotate(w->line, hd, y->half, w->turn[LCX_SINKS], w->q[LCX_SINKS] + r * hd);
     }
-    if (w->slope) w->slope[r] = slopes[head];
+    if (w->slope) w->slope[r] = slopes[lcx_head_of(lc, h, r0 + r)];
   }
   if (lc->wish.type_k == LONGCTX_Q8) lcx_quantise_q(kernel, w);
 }
@@ -3343,7 +3359,7 @@ LONGCTX_API int longctx_set_gate(longctx *lc, int layer, const float *logits)
 }
 
 /* Does any query head of KV head h in layer i take memory in now? */
-static int lcx_remembers(const longctx *lc, int i, int h)
+static int lcx_may_recall(const longctx *lc, int i, int h)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
   int group = lcx_group(lc), g;
@@ -3359,13 +3375,12 @@ static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_r
                       int r0, int n, const float *q, int *row)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
-  int group = lcx_group(lc), some = 0, r;
   lcx_memory m = lcx_memory_of(lc);
+  int some = 0, r;
   for (r = 0; r < LCX_AHEAD && r < m.floats; r += LCX_STRIP) LCX_FETCH(lcx_memory_at(lc, y, h) + r);
   for (r = 0; r < n; ++r) {
-    int token = (r0 + r) / group, head = h * group + (r0 + r) % group;
-    const float *x = q + ((size_t)token * (size_t)lc->wish.n_heads + (size_t)head) * (size_t)m.dims;
-    if (!(lcx_gates_of(lc, i)[head] > 0) ||
+    const float *x = q + lcx_query_of(lc, h, r0 + r) * (size_t)m.dims;
+    if (!(lcx_gates_of(lc, i)[lcx_head_of(lc, h, r0 + r)] > 0) ||
         kernel->hold(x, m.dims, lcx_pairs(y), 1.0f, LCX_BIG, w->line))
       continue;
     kernel->feature(w->line, m.dims, w->phi + some);
@@ -3376,7 +3391,7 @@ static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_r
 }
 
 /* What the j-th of them recalled, in one row: [head_dim_v], rounded up to 16. */
-static void lcx_recalled(const lcx_rows *w, int j, float *to)
+static void lcx_recalled_row(const lcx_rows *w, int j, float *to)
 {
   int d;
   for (d = 0; d < w->head_dim_v; d += LCX_STRIP)
@@ -4394,50 +4409,39 @@ static void lcx_see(const lcx_call *c, lcx_rows *w, int h, lcx_segment_at s)
     if (w->bad[r]) w->l[r] = lcx_float(0x7fc00000u);
 }
 
-/* query head of row r of KV head h */
-static int lcx_head_of(const lcx_call *c, int h, int r)
-{
-  int group = lcx_group(c->lc);
-  return h * group + r % group;
-}
-
-/* where its output goes */
+/* where row r of KV head h goes */
 static float *lcx_out_of(const lcx_call *c, int h, int r)
 {
-  const lcx_wish *wish = &c->lc->wish;
-  size_t row = (size_t)(r / lcx_group(c->lc)) * (size_t)wish->n_heads;
-  return c->out + (row + (size_t)lcx_head_of(c, h, r)) * (size_t)wish->head_dim_v;
+  return c->out + lcx_query_of(c->lc, h, r) * (size_t)c->lc->wish.head_dim_v;
 }
 
 /* Row r of KV head h is complete: the sink logit joins, the quotient goes out. */
 static void lcx_close(const lcx_call *c, int h, int r, float m, float l, float *o)
 {
-  const lcx_wish *wish = &c->lc->wish;
-  int head = lcx_head_of(c, h, r);
+  int dims = c->lc->wish.head_dim_v, head = lcx_head_of(c->lc, h, r);
   if (lcx_live_of(c->lc, c->layer)->has_logits)
-    c->kernel->merge(&m, &l, o, lcx_logits_of(c->lc, c->layer)[head], 1.0f, NULL,
-                     wish->head_dim_v);
-  c->kernel->finish(o, l, wish->head_dim_v, lcx_out_of(c, h, r));
+    c->kernel->merge(&m, &l, o, lcx_logits_of(c->lc, c->layer)[head], 1.0f, NULL, dims);
+  c->kernel->finish(o, l, dims, lcx_out_of(c, h, r));
 }
 
 /* What row r of KV head h recalled joins its output. */
 static void lcx_blend(const lcx_call *c, int h, int r, const float *recalled)
 {
-  c->kernel->blend(recalled, lcx_gates_of(c->lc, c->layer)[lcx_head_of(c, h, r)],
+  c->kernel->blend(recalled, lcx_gates_of(c->lc, c->layer)[lcx_head_of(c->lc, h, r)],
                    c->lc->wish.head_dim_v, lcx_out_of(c, h, r));
 }
 
 /* Rows r0..r0+n-1 of KV head h recall: into their outputs (segment < 0), or kept for join. */
-static void lcx_remember(const lcx_call *c, lcx_rows *w, int h, int r0, int n, int64_t segment)
+static void lcx_recall_rows(const lcx_call *c, lcx_rows *w, int h, int r0, int n, int64_t segment)
 {
   int row[LCX_STRIP], i, r, some;
-  if (!lcx_remembers(c->lc, c->layer, h)) return;
+  if (!lcx_may_recall(c->lc, c->layer, h)) return;
   for (r = r0; r < r0 + n; r += LCX_STRIP) {
     some = lcx_recall(c->kernel, c->lc, c->layer, w, h, r, lcx_min(LCX_STRIP, r0 + n - r), c->q,
                       row);
     for (i = 0; i < some; ++i) {
       float *kept = segment < 0 ? NULL : lcx_partial(c->lc, h, segment, row[i]);
-      lcx_recalled(w, i, kept ? kept + 2 : w->line);
+      lcx_recalled_row(w, i, kept ? kept + 2 : w->line);
       if (kept) kept[0] = 1;
       else lcx_blend(c, h, row[i], w->line);
     }
@@ -4469,7 +4473,7 @@ static void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
     }
     for (r = 0; r < n; ++r)
       lcx_close(c, h, r0 + r, w->sum_m[r], w->sum_l[r], w->sum_o + r * w->stride);
-    if (c->since < 0) lcx_remember(c, w, h, r0, n, -1);
+    if (c->since < 0) lcx_recall_rows(c, w, h, r0, n, -1);
   }
 }
 
@@ -4483,7 +4487,7 @@ static void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_rea
   int r;
   if (i == lcx_segments_of(reach)) { /* behind the last one: memory */
     for (r = 0; r < c->n * lcx_group(c->lc); ++r) lcx_partial(c->lc, h, i, r)[0] = 0;
-    lcx_remember(c, w, h, 0, c->n * lcx_group(c->lc), i);
+    lcx_recall_rows(c, w, h, 0, c->n * lcx_group(c->lc), i);
     return;
   }
   if (s.which == LCX_SINKS)
