@@ -650,7 +650,7 @@ static LCX_UNUSED uint64_t lcx_rope_step(double base, int i, int half)
   uint64_t shift = whole / d + (high / d >> 32), fraction = high / d << 32;
   fraction |= ((high % d << 32) | (low & 0xffffffffu)) / d;
   if (fraction) turn = lcx_mulhi(turn, lcx_exp2_minus(fraction));
-  return shift > 63 ? 0 : turn >> shift;
+  return turn >> shift; /* base <= 1e18: shift < 60 */
 }
 
 /* The same step from a caller's frequency in radians a token: mantissa * 2^64/(2 pi), shifted. */
@@ -674,7 +674,7 @@ static LCX_UNUSED float lcx_pow2_minus(double x)
 {
   uint64_t whole = (uint64_t)x, f = (uint64_t)((x - (double)whole) * 18446744073709551616.0);
   double y = f ? (double)lcx_exp2_minus(f) * (1 / 18446744073709551616.0) : 1;
-  for (; whole > 0 && y > 0; --whole) y *= 0.5;
+  for (; whole > 0; --whole) y *= 0.5; /* at most 125 */
   return (float)y;
 }
 
@@ -2321,7 +2321,7 @@ static int lcx_best_isa(void)
   static const unsigned char order[] = {LCX_AVX512, LCX_AVX2, LCX_NEON,       LCX_WASM,
                                         LCX_SSE2,   LCX_SCALAR_FMA, LCX_SCALAR};
   size_t i = 0;
-  while (i + 1 < sizeof order && !lcx_available(order[i])) ++i;
+  while (!lcx_available(order[i])) ++i; /* a build has at least one that always runs */
   return order[i];
 }
 
@@ -2584,9 +2584,9 @@ typedef struct lcx_cursor { uint64_t at; int over; } lcx_cursor;
 
 LCX_OUTLINE uint64_t lcx_take(lcx_cursor *c, uint64_t count, uint64_t bytes, uint64_t align)
 {
-  uint64_t at = (c->at + align - 1) / align * align, limit = (uint64_t)1 << 62;
-  if (limit > SIZE_MAX) limit = SIZE_MAX;
-  if (c->over || at > limit || (bytes && count > (limit - at) / bytes)) {
+  const uint64_t limit = SIZE_MAX > (uint64_t)1 << 62 ? (uint64_t)1 << 62 : SIZE_MAX - 63;
+  uint64_t at = (c->at + align - 1) / align * align; /* aligns divide 64, and 64 the limit */
+  if (c->over || (bytes && count > (limit - at) / bytes)) {
     c->over = 1;
     return 0;
   }
@@ -2781,7 +2781,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     }
     p->feedback += c.at - before;
     p->segments = (int32_t)lcx_max64(p->segments, lcx_most_segments(w, &l));
-    if (!mem || c.over) continue;
+    if (!mem) continue;
     if (l.kv_from >= 0) lcx_layer_share(&((lcx_layer *)(void *)(mem + p->layers))[l.kv_from], &y);
     ((lcx_layer *)(void *)(mem + p->layers))[i] = y;
   }
@@ -2814,8 +2814,8 @@ static const char *lcx_resolve(const longctx_desc *d, lcx_wish *w, lcx_plan *p)
   if (bad) return bad;
   LCX_WANT(LCX_IN(d->max_threads, 0, 1024),
            "max_threads is negative or above 1024: give the most parts of one attend (0 means 1)");
-  w->bytes = (int32_t)bytes;
-  LCX_WANT(bytes <= 0x7fffffff && lcx_layout(&o, w, bytes, lcx_threads(d), NULL, p) == 0,
+  w->bytes = (int32_t)bytes; /* below 2^28 */
+  LCX_WANT(lcx_layout(&o, w, bytes, lcx_threads(d), NULL, p) == 0,
            "window, sinks, n_layers or n_kv_heads make a block larger than memory: lower one");
   return NULL;
 }
