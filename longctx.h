@@ -1560,10 +1560,13 @@ LCX_T static void LCX_FN(round)(const float *x, int n, float factor, int16_t *q)
   }
 }
 
+/* numbers as they are stored, but int8; the tiles see no bfloat16, it was widened before */
+#define LCX_LOAD_TILE(type, p)                                                                   \
+  ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : v_load_f16((const void *)(p)))
+#define LCX_LOAD_HALF(type, p)                                                                   \
+  ((type) == LONGCTX_F16 ? v_load_f16((const void *)(p)) : v_load_bf16((const void *)(p)))
 #define LCX_LOAD(type, p)                                                                        \
-  ((type) == LONGCTX_F32   ? v_load((const float *)(const void *)(p))                            \
-   : (type) == LONGCTX_F16 ? v_load_f16((const void *)(p))                                       \
-                           : v_load_bf16((const void *)(p)))
+  ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : LCX_LOAD_HALF(type, p))
 
 /* Scores of `rows` queries against `vecs` vectors of keys from column c on. q.k is one chain of fma
    over the dims per (query, key), whatever the tile. A row alone reads one stream, which hardware
@@ -1584,7 +1587,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
       if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
-      x[j] = LCX_LOAD(type, p);
+      x[j] = LCX_LOAD_TILE(type, p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       v_f32 b = v_set(q[i * dims + d]);
@@ -1655,7 +1658,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
         if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
-        x[j] = LCX_LOAD(type, y);
+        x[j] = LCX_LOAD_TILE(type, y);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
         v_f32 b = v_set(p[i * LCX_SPAN + t]);
@@ -1835,7 +1838,7 @@ LCX_T LCX_INLINE void LCX_FN(widen)(int type, const unsigned char *p, size_t ahe
 {
   int i;
   LCX_FETCH(p + ahead);
-  for (i = 0; i < n; i += v_width) v_store(to + i, LCX_LOAD(type, p + i * 2));
+  for (i = 0; i < n; i += v_width) v_store(to + i, LCX_LOAD_HALF(type, p + i * 2));
 }
 
 LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
@@ -2166,6 +2169,8 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef LCX_T
 #undef LCX_QUAD
 #undef vw_store
+#undef LCX_LOAD_TILE
+#undef LCX_LOAD_HALF
 #undef LCX_LOAD
 #undef v_set
 #undef v_load
