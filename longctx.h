@@ -1353,9 +1353,10 @@ LCX_INLINE float LCX_FN(mul)(float a, float b)
 #define v_div(a, b) ((a) / (b))
 LCX_T LCX_INLINE float LCX_FN(max)(float a, float b) { return a > b ? a : b; }
 LCX_T LCX_INLINE float LCX_FN(min)(float a, float b) { return a < b ? a : b; }
+LCX_T LCX_INLINE float LCX_FN(pick)(float a, float b, float x, float y) { return a < b ? x : y; }
 #define v_max(a, b) LCX_FN(max)(a, b)
 #define v_min(a, b) LCX_FN(min)(a, b)
-#define v_pick(a, b, x, y) ((a) < (b) ? (x) : (y))
+#define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
 #define v_lanes() 0.0f
 #define v_exp2i(p, t) lcx_float(lcx_bits(p) + (lcx_bits(t) << 23))
 LCX_T LCX_INLINE float LCX_FN(hmax)(float a) { return a; }
