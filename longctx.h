@@ -2289,29 +2289,33 @@ static void lcx_cpuid(unsigned leaf, unsigned r[4])
 #endif
 }
 
-/* what the processor has and the system keeps across switches (xgetbv) */
-static int lcx_runs(int isa)
+/* what the processor has, by leaves 1 and 7, and the system keeps across switches */
+static int lcx_has(int isa, const unsigned one[4], const unsigned seven[4], unsigned kept)
 {
-  unsigned one[4], seven[4], kept = 0;
-  lcx_cpuid(1, one);
-  lcx_cpuid(7, seven);
   if (isa == LCX_SCALAR || isa == LCX_SSE2) return 1;
-  if (!(one[2] >> 27 & 1)) return 0; /* OSXSAVE */
-#ifdef _MSC_VER
-  kept = (unsigned)_xgetbv(0);
-#else
-  {
-    unsigned high;
-    __asm__ volatile("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
-    (void)high;
-  }
-#endif
   if ((kept & 6) != 6 || !(one[2] >> 28 & 1) || !(one[2] >> 12 & 1)) return 0; /* AVX, FMA */
   if (isa == LCX_SCALAR_FMA) return 1;
   if (!(one[2] >> 29 & 1) || !(seven[1] >> 5 & 1)) return 0; /* F16C, AVX2 */
   if (isa == LCX_AVX2) return 1;
   return (kept & 0xe0) == 0xe0 && (seven[1] >> 16 & 1) && (seven[1] >> 30 & 1) && /* F, BW */
          (seven[1] >> 31) && (seven[2] >> 11 & 1);                                /* VL, VNNI */
+}
+
+static int lcx_runs(int isa)
+{
+  unsigned one[4], seven[4], kept = 0;
+  lcx_cpuid(1, one);
+  lcx_cpuid(7, seven);
+  if (one[2] >> 27 & 1) { /* OSXSAVE: xgetbv may be asked */
+#ifdef _MSC_VER
+    kept = (unsigned)_xgetbv(0);
+#else
+    unsigned high;
+    __asm__ volatile("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
+    (void)high;
+#endif
+  }
+  return lcx_has(isa, one, seven, kept);
 }
 #else
 static int lcx_runs(int isa) { return isa >= 0; }
