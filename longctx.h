@@ -661,7 +661,7 @@ static LCX_UNUSED uint64_t lcx_rope_step(double base, int i, int half)
   uint64_t shift = whole / d + (high / d >> 32), fraction = high / d << 32;
   fraction |= ((high % d << 32) | (low & 0xffffffffu)) / d;
   if (fraction) turn = lcx_mulhi(turn, lcx_exp2_minus(fraction));
-  return shift > 63 ? 0 : turn >> shift;
+  return turn >> shift; /* base <= 1e18: shift < 60 */
 }
 
 /* The same step from a caller's frequency in radians a token: mantissa * 2^64/(2 pi), shifted. */
@@ -685,7 +685,7 @@ static LCX_UNUSED float lcx_pow2_minus(double x)
 {
   uint64_t whole = (uint64_t)x, f = (uint64_t)((x - (double)whole) * 18446744073709551616.0);
   double y = f ? (double)lcx_exp2_minus(f) * (1 / 18446744073709551616.0) : 1;
-  for (; whole > 0 && y > 0; --whole) y *= 0.5;
+  for (; whole > 0; --whole) y *= 0.5; /* at most 125 */
   return (float)y;
 }
 
@@ -1364,9 +1364,10 @@ LCX_INLINE float LCX_FN(mul)(float a, float b)
 #define v_div(a, b) ((a) / (b))
 LCX_T LCX_INLINE float LCX_FN(max)(float a, float b) { return a > b ? a : b; }
 LCX_T LCX_INLINE float LCX_FN(min)(float a, float b) { return a < b ? a : b; }
+LCX_T LCX_INLINE float LCX_FN(pick)(float a, float b, float x, float y) { return a < b ? x : y; }
 #define v_max(a, b) LCX_FN(max)(a, b)
 #define v_min(a, b) LCX_FN(min)(a, b)
-#define v_pick(a, b, x, y) ((a) < (b) ? (x) : (y))
+#define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
 #define v_lanes() 0.0f
 #define v_exp2i(p, t) lcx_float(lcx_bits(p) + (lcx_bits(t) << 23))
 LCX_T LCX_INLINE float LCX_FN(hmax)(float a) { return a; }
@@ -1571,10 +1572,13 @@ LCX_T static void LCX_FN(round)(const float *x, int n, float factor, int16_t *q)
   }
 }
 
+/* numbers as they are stored, but int8; the tiles see no bfloat16, it was widened before */
+#define LCX_LOAD_TILE(type, p)                                                                   \
+  ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : v_load_f16((const void *)(p)))
+#define LCX_LOAD_HALF(type, p)                                                                   \
+  ((type) == LONGCTX_F16 ? v_load_f16((const void *)(p)) : v_load_bf16((const void *)(p)))
 #define LCX_LOAD(type, p)                                                                        \
-  ((type) == LONGCTX_F32   ? v_load((const float *)(const void *)(p))                            \
-   : (type) == LONGCTX_F16 ? v_load_f16((const void *)(p))                                       \
-                           : v_load_bf16((const void *)(p)))
+  ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : LCX_LOAD_HALF(type, p))
 
 /* Scores of `rows` queries against `vecs` vectors of keys from column c on. q.k is one chain of fma
    over the dims per (query, key), whatever the tile. A row alone reads one stream, which hardware
@@ -1595,7 +1599,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
       if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
-      x[j] = LCX_LOAD(type, p);
+      x[j] = LCX_LOAD_TILE(type, p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       v_f32 b = v_set(q[i * dims + d]);
@@ -1666,7 +1670,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
         if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
-        x[j] = LCX_LOAD(type, y);
+        x[j] = LCX_LOAD_TILE(type, y);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
         v_f32 b = v_set(p[i * LCX_SPAN + t]);
@@ -1846,7 +1850,7 @@ LCX_T LCX_INLINE void LCX_FN(widen)(int type, const unsigned char *p, size_t ahe
 {
   int i;
   LCX_FETCH(p + ahead);
-  for (i = 0; i < n; i += v_width) v_store(to + i, LCX_LOAD(type, p + i * 2));
+  for (i = 0; i < n; i += v_width) v_store(to + i, LCX_LOAD_HALF(type, p + i * 2));
 }
 
 LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
@@ -2177,6 +2181,8 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef LCX_T
 #undef LCX_QUAD
 #undef vw_store
+#undef LCX_LOAD_TILE
+#undef LCX_LOAD_HALF
 #undef LCX_LOAD
 #undef v_set
 #undef v_load
@@ -2294,29 +2300,33 @@ static void lcx_cpuid(unsigned leaf, unsigned r[4])
 #endif
 }
 
-/* what the processor has and the system keeps across switches (xgetbv) */
-static int lcx_runs(int isa)
+/* what the processor has, by leaves 1 and 7, and the system keeps across switches */
+static int lcx_has(int isa, const unsigned one[4], const unsigned seven[4], unsigned kept)
 {
-  unsigned one[4], seven[4], kept = 0;
-  lcx_cpuid(1, one);
-  lcx_cpuid(7, seven);
   if (isa == LCX_SCALAR || isa == LCX_SSE2) return 1;
-  if (!(one[2] >> 27 & 1)) return 0; /* OSXSAVE */
-#ifdef _MSC_VER
-  kept = (unsigned)_xgetbv(0);
-#else
-  {
-    unsigned high;
-    __asm__ volatile("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
-    (void)high;
-  }
-#endif
   if ((kept & 6) != 6 || !(one[2] >> 28 & 1) || !(one[2] >> 12 & 1)) return 0; /* AVX, FMA */
   if (isa == LCX_SCALAR_FMA) return 1;
   if (!(one[2] >> 29 & 1) || !(seven[1] >> 5 & 1)) return 0; /* F16C, AVX2 */
   if (isa == LCX_AVX2) return 1;
   return (kept & 0xe0) == 0xe0 && (seven[1] >> 16 & 1) && (seven[1] >> 30 & 1) && /* F, BW */
          (seven[1] >> 31) && (seven[2] >> 11 & 1);                                /* VL, VNNI */
+}
+
+static int lcx_runs(int isa)
+{
+  unsigned one[4], seven[4], kept = 0;
+  lcx_cpuid(1, one);
+  lcx_cpuid(7, seven);
+  if (one[2] >> 27 & 1) { /* OSXSAVE: xgetbv may be asked */
+#ifdef _MSC_VER
+    kept = (unsigned)_xgetbv(0);
+#else
+    unsigned high;
+    __asm__ volatile("xgetbv" : "=a"(kept), "=d"(high) : "c"(0));
+    (void)high;
+#endif
+  }
+  return lcx_has(isa, one, seven, kept);
 }
 #else
 static int lcx_runs(int isa) { return isa >= 0; }
@@ -2332,7 +2342,7 @@ static int lcx_best_isa(void)
   static const unsigned char order[] = {LCX_AVX512, LCX_AVX2, LCX_NEON,       LCX_WASM,
                                         LCX_SSE2,   LCX_SCALAR_FMA, LCX_SCALAR};
   size_t i = 0;
-  while (i + 1 < sizeof order && !lcx_available(order[i])) ++i;
+  while (!lcx_available(order[i])) ++i; /* a build has at least one that always runs */
   return order[i];
 }
 
@@ -2594,9 +2604,9 @@ typedef struct lcx_cursor { uint64_t at; int over; } lcx_cursor;
 
 LCX_OUTLINE uint64_t lcx_take(lcx_cursor *c, uint64_t count, uint64_t bytes, uint64_t align)
 {
-  uint64_t at = (c->at + align - 1) / align * align, limit = (uint64_t)1 << 62;
-  if (limit > SIZE_MAX) limit = SIZE_MAX;
-  if (c->over || at > limit || (bytes && count > (limit - at) / bytes)) {
+  const uint64_t limit = SIZE_MAX > (uint64_t)1 << 62 ? (uint64_t)1 << 62 : SIZE_MAX - 63;
+  uint64_t at = (c->at + align - 1) / align * align; /* aligns divide 64, and 64 the limit */
+  if (c->over || (bytes && count > (limit - at) / bytes)) {
     c->over = 1;
     return 0;
   }
@@ -2791,7 +2801,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     }
     p->feedback += c.at - before;
     p->segments = (int32_t)lcx_max64(p->segments, lcx_most_segments(w, &l));
-    if (!mem || c.over) continue;
+    if (!mem) continue;
     if (l.kv_from >= 0) lcx_layer_share(&((lcx_layer *)(void *)(mem + p->layers))[l.kv_from], &y);
     ((lcx_layer *)(void *)(mem + p->layers))[i] = y;
   }
@@ -2824,8 +2834,8 @@ static const char *lcx_resolve(const longctx_desc *d, lcx_wish *w, lcx_plan *p)
   if (bad) return bad;
   LCX_WANT(LCX_IN(d->max_threads, 0, 1024),
            "max_threads is negative or above 1024: give the most parts of one attend (0 means 1)");
-  w->bytes = (int32_t)bytes;
-  LCX_WANT(bytes <= 0x7fffffff && lcx_layout(&o, w, bytes, lcx_threads(d), NULL, p) == 0,
+  w->bytes = (int32_t)bytes; /* below 2^28 */
+  LCX_WANT(lcx_layout(&o, w, bytes, lcx_threads(d), NULL, p) == 0,
            "window, sinks, n_layers or n_kv_heads make a block larger than memory: lower one");
   return NULL;
 }
