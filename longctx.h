@@ -3432,10 +3432,10 @@ static int lcx_untouched(const longctx *lc)
   return i == lc->wish.n_layers;
 }
 
-/* Between two blocks? */
+/* Between two blocks? Of a context with feedback. */
 static int lcx_between(const longctx *lc)
 {
-  return lc->plan.feedback && lc->position % lc->plan.block == 0 && lcx_untouched(lc);
+  return lc->position % lc->plan.block == 0 && lcx_untouched(lc);
 }
 
 /* Where the rows that layer i has were set, as of a moment between two blocks. */
@@ -4353,7 +4353,6 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     lcx_hull all = lcx_visible(w, which, x);
     lcx_span stored, key_span, val_span;
     const lcx_span *key = &stored, *val = &stored;
-    if (all.first >= all.last) continue;
     stored = lcx_span_at(store, ring, slot);
     if (sk != store) {
       kernel->widen_keys(store, &stored, all, w->keys);
@@ -4574,7 +4573,7 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   if (!out || (n > longctx_room(lc) && !longctx_feedback_due(lc))) return LONGCTX_E_ARG;
   first = lcx_ticket_of(lc, 0);
   parts = first->parts;
-  if (parts < 1 || parts > lc->max_threads) return LONGCTX_E_ORDER;
+  if (parts < 1) return LONGCTX_E_ORDER;
   for (p = 0; p < parts; ++p) {
     const lcx_ticket *t = lcx_ticket_of(lc, p);
     if (t->parts != parts || t->layer != layer || t->n != n || t->wrote != first->wrote)
