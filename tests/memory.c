@@ -1068,6 +1068,7 @@ static void test_add_refused(void)
   layers[1].memory = DELTA;
   d.layers = layers;
   b = t_new(&d);
+  REFUSED(longctx_memory_add(a, b), LONGCTX_E_MISMATCH);     /* a has one layer                 */
   free(c);
   c = t_new(&d);
   before = t_state(b, &n);
