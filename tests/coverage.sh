@@ -6,6 +6,7 @@
 # (MC/DC). Rooms 5 and 6 are read once per instruction set and count once: where scalar,
 # scalar-fma, sse2 or avx2 had it. avx512's own words count only on a machine that runs them; what
 # is not compiled on x86-64 Linux (NEON, WASM, MSVC) counts nowhere.
+# Debian: clang-19 llvm-19 libclang-rt-19-dev libomp-19-dev qemu-user-static python3
 cd "$(dirname "$0")/.." || exit 1
 top=$PWD own=$PWD/build/coverage
 linked="order plan window attend kernels threads fuzz_calls"
@@ -20,8 +21,10 @@ if [ "$1" = --test ]; then                             # one of them, built and 
       [ "$2" = tools ] && less=-O0 || less=-DLONGCTX_NO_SIMD
       $clang $less $count -DTEST="\"$top/tests/$2.c\"" -o "$2" -lm ;;
     *) $clang -DT_LINKED "$top/tests/$2.c" longctx.o -o "$2" -lm ;;
-  esac && LLVM_PROFILE_FILE=$2.raw "./$2" > "$2.log" 2>&1 || { tail -n 5 "$2.log"; exit 255; }
-  exit 0
+  esac || exit 255                                     # which stops xargs
+  LLVM_PROFILE_FILE=$2.raw "./$2" > "$2.log" 2>&1 && exit 0
+  tail -n 5 "$2.log"
+  exit 255
 fi
 . tests/rows.sh
 
@@ -53,7 +56,7 @@ reached() {                                            # reached KIND NAME BOUND
   row "$2 of longctx.h" "$tools" "awk -v kind=$1 '\$1 == kind { seen = 1
       printf \"%d of %d reached, %.1f %%\\n\", \$2, \$3, 100 * \$2 / \$3; less = \$3 - \$2 > $3 }
     END { exit less || !seen }' build/coverage/sums || {
-      grep -e '$1' build/coverage/left; tail -n 1 build/coverage/log; exit 1; }"
+      grep ': $1' build/coverage/left; tail -n 1 build/coverage/log; exit 1; }"
 }
 
 reached line "lines" 0
