@@ -4382,6 +4382,7 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     lcx_hull all = lcx_visible(w, which, x);
     lcx_span stored, key_span, val_span;
     const lcx_span *key = &stored, *val = &stored;
+    LONGCTX_ASSERT(all.first < all.last); /* each token on the way sees itself */
     stored = lcx_span_at(store, ring, slot);
     if (sk != store) {
       kernel->widen_keys(store, &stored, all, w->keys);
@@ -4592,6 +4593,7 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   first = lcx_ticket_of(lc, 0);
   parts = first->parts;
   if (parts < 1) return LONGCTX_E_ORDER;
+  LONGCTX_ASSERT(parts <= lc->max_threads);
   for (p = 0; p < parts; ++p) {
     const lcx_ticket *t = lcx_ticket_of(lc, p);
     if (t->parts != parts || t->layer != layer || t->n != n || t->wrote != first->wrote)
