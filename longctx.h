@@ -25,7 +25,7 @@
        longctx_commit(lc, 1);                           // time moves one token
      }
 
-   THE ROOMS (search for "== 5 KERNELS ==")
+   THE ROOMS (search for "== 6 KERNELS ==")
 
       1 MANUAL     what it promises, what it asks for
       2 DOOR       types and functions, each with its contract
@@ -115,8 +115,8 @@
      as the model, that run in a loop: every token sees them all beside its window, and at each
      block's end they are made anew from themselves and that block by the layer's own weights, as
      if they were tokens. So they carry on what the window loses. The header owns masks, positions,
-     keys and storage; norms, projections and FFN are the caller's. The caller's half (in 40 lines
-     of C: examples/07_feedback.c), where attend and set are longctx_feedback_attend and _set:
+     keys and storage; norms, projections and FFN are the caller's. The caller's half (in C:
+     examples/07_feedback.c), where attend and set are longctx_feedback_attend and _set:
        begin    x = F learned rows. For each layer l: copy x to longctx_feedback(l); set(l) q, k, v
                 of norm(x); x = x + wo of attend(l); x = x + FFN(norm(x)), which the next one takes
        text     longctx_attend and _commit tokens, up to longctx_room at once, until it is 0
