@@ -2923,7 +2923,7 @@ static int64_t lcx_after_sinks(const longctx *lc) { return lc->start + lc->wish.
 /* First position in the window of a query at t, where `after` is the first that is no sink. */
 static int64_t lcx_first_seen(const lcx_layer *y, int64_t after, int64_t t)
 {
-  return lcx_max64((t / y->block + 1) * y->block - y->window, after);
+  return lcx_max64(t - t % y->block + y->block - y->window, after);
 }
 
 /* The segments that queries see, sinks first, then feedback rows, then the window, oldest first:
@@ -3220,8 +3220,8 @@ static int lcx_blank(const longctx *lc, const float *settled)
    of this block's end. */
 static int64_t lcx_waits(const longctx *lc, const lcx_layer *y, int64_t position, int end)
 {
-  int64_t b = y->block, leaving = (position / b + 1) * b - y->window, after = lcx_after_sinks(lc);
-  int64_t low = lcx_max64(leaving, after), x = leaving + (end ? b : position % b);
+  int64_t b = y->block, in = position % b, leaving = position - in + b - y->window;
+  int64_t low = lcx_max64(leaving, lcx_after_sinks(lc)), x = leaving + (end ? b : in);
   return lcx_max64(low, end || x < 0 ? x : x - x % LCX_STRIP);
 }
 
