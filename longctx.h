@@ -3941,11 +3941,10 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
   if (code) return lcx_give(lc, code, error);
   if (memcmp(&p, &lc->plan, sizeof p) || !lcx_sound_start(&p, lc->start))
     return lcx_give(lc, LONGCTX_E_FORMAT, error);
-  for (i = 0; i < lc->wish.n_layers; ++i)
-    if (!LCX_IN(lcx_live_of(lc, i)->has_logits, 0, 1)) return lcx_give(lc, LONGCTX_E_FORMAT, error);
   lcx_derive(lc, lc->max_threads); /* never trusted, always the same for the same wish */
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (lcx_live_of(lc, i)->given && !lcx_keeps_feedback(lcx_layer_of(lc, i)))
+    if (!LCX_IN(lcx_live_of(lc, i)->has_logits, 0, 1) ||
+        (lcx_live_of(lc, i)->given && !lcx_keeps_feedback(lcx_layer_of(lc, i))))
       return lcx_give(lc, LONGCTX_E_FORMAT, error);
   memset(&s, 0, sizeof s);
   s.mode = LCX_INSPECT;
