@@ -3651,7 +3651,7 @@ static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lc
 
 static int lcx_sound_position(int64_t start, int64_t position)
 {
-  return start >= 0 && position >= start && position <= LCX_POS_END;
+  return start >= 0 && position <= LCX_POS_END && start <= position;
 }
 
 /* with memory or feedback a text starts where a block does */
