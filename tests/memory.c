@@ -987,10 +987,11 @@ static void test_extremes(void)
 
 /* ---- adding ---------------------------------------------------------------------------------- */
 
-/* Shards of a text, folded apart, sum to the memory of the whole. */
-static void test_add(void)
+/* Shards of a text, folded apart, sum to the memory of the whole; layer 1 may have none. */
+static void test_add(int layer_1)
 {
   longctx_desc d = longctx_desc_make(2, 4, 2, 12, 8);
+  longctx_layer layers[2];
   text x;
   float *out, a[48], b[48];
   longctx *whole, *left, *right;
@@ -1000,6 +1001,9 @@ static void test_add(void)
   d.block = 8;
   d.max_batch = 8;
   d.memory = LINEAR;
+  layers[0] = layers[1] = longctx_layer_make(&d);
+  layers[1].memory = layer_1;
+  d.layers = layers;
   x = text_make(&d, 80, 16);
   out = text_out(&x);
   whole = new_at(&d, 0, all_of_it);
@@ -1009,7 +1013,7 @@ static void test_add(void)
   feed(left, &x, 0, 40, 0, out);
   feed(right, &x, 40, 80, 0, out);
   before = t_state(left, &n);
-  t_case("add");
+  t_case("add, layer 1 by rule %d", layer_1);
   CHECK_EQ(longctx_memory_add(right, left), LONGCTX_OK);
   CHECK_EQ(longctx_position(right), 80);
   after = t_state(left, &n);
@@ -1176,7 +1180,8 @@ int main(void)
   test_bad_rows();
   test_bad_queries();
   test_extremes();
-  test_add();
+  test_add(LINEAR);
+  test_add(LONGCTX_MEMORY_NONE);
   test_add_refused();
   test_never_stalls();
   soak(1 << 20, 16);

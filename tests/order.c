@@ -124,6 +124,8 @@ static void test_other_arguments(subject *s)
   REFUSED(s, longctx_commit(NULL, 1), LONGCTX_E_ARG);
   REFUSED(s, longctx_commit(lc, -1), LONGCTX_E_ARG);
   REFUSED(s, longctx_commit(lc, INT_MIN), LONGCTX_E_ARG);
+  REFUSED(s, longctx_commit(lc, BATCH + 1), LONGCTX_E_ARG);
+  REFUSED(s, longctx_commit(lc, INT_MAX), LONGCTX_E_ARG);
   REFUSED(s, longctx_set_sink_logits(NULL, 0, logits), LONGCTX_E_ARG);
   REFUSED(s, longctx_set_sink_logits(lc, -1, logits), LONGCTX_E_ARG);
   REFUSED(s, longctx_set_sink_logits(lc, LAYERS, logits), LONGCTX_E_ARG);
