@@ -4,8 +4,12 @@
 # The table of what came out goes to build/TRUST.md, parts that did not run now as they last did;
 # tests/TRUST.md is a copy of one.
 cd "$(dirname "$0")/.." || exit 1
+<<<<<<< HEAD
 parts="compilers machines embedded sanitizers bad_input fuzz faults long instructions"
 longer="coverage"
+=======
+parts="compilers machines embedded sanitizers bad_input fuzz proof faults long instructions"
+>>>>>>> mutation
 kept=build/trust
 mkdir -p $kept
 passed=0 failed=0 skipped=0
@@ -19,6 +23,7 @@ title() {                                              # the script's first word
     sanitizers) echo "Sanitizers" ;;
     bad_input) echo "Bad input" ;;
     fuzz) echo "Fuzzing" ;;
+    proof) echo "Proof" ;;
     faults) echo "Faults" ;;
     long) echo "Long runs" ;;
     instructions) echo "Instruction counts" ;;
