@@ -4,12 +4,8 @@
 # The table of what came out goes to build/TRUST.md, parts that did not run now as they last did;
 # tests/TRUST.md is a copy of one.
 cd "$(dirname "$0")/.." || exit 1
-<<<<<<< HEAD
-parts="compilers machines embedded sanitizers bad_input fuzz faults long instructions"
 longer="coverage"
-=======
 parts="compilers machines embedded sanitizers bad_input fuzz proof faults long instructions"
->>>>>>> mutation
 kept=build/trust
 mkdir -p $kept
 passed=0 failed=0 skipped=0
