@@ -49,7 +49,7 @@ test:             ## everything you need to trust your build, minutes
 	@$(MAKE) -s -j$(JOBS) programs
 	@tests/run.sh $(TESTS:%=$(BUILD)/tests/%) $(OPENMP:%=$(BUILD)/tests/%) $(SCRIPTS)
 
-check:            ## the long list, a quarter of an hour: see tests/TRUST.md (PARTS="faults coverage")
+check:            ## the long list, a quarter of an hour: see tests/TRUST.md (PARTS="compilers faults")
 	@tests/check.sh $(PARTS)
 
 soak:             ## what takes hours: 10^9 tokens, every shape on every machine, 10^4 kills

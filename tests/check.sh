@@ -1,11 +1,10 @@
 #!/bin/sh
 # check.sh: the long list. Each part is a script of rows that can be run alone, too; a tool that is
-# missing is skipped by name. Usage: tests/check.sh [PART...]     by default all but the longer ones
+# missing is skipped by name. Usage: tests/check.sh [PART...]     all parts by default
 # The table of what came out goes to build/TRUST.md, parts that did not run now as they last did;
 # tests/TRUST.md is a copy of one.
 cd "$(dirname "$0")/.." || exit 1
-longer="coverage"
-parts="compilers machines embedded sanitizers bad_input fuzz proof faults long instructions"
+parts="compilers machines embedded sanitizers bad_input fuzz proof faults long coverage instructions"
 kept=build/trust
 mkdir -p $kept
 passed=0 failed=0 skipped=0
@@ -53,7 +52,7 @@ says what that printed. "Emulated": qemu ran every instruction; no such machine 
 
 longctx.h $version on $cpu, $(getconf _NPROCESSORS_ONLN) cores, $system.
 END
-  for part in $parts $longer; do
+  for part in $parts; do
     printf '\n## %s\n\n`tests/%s.sh`: ' "$(title "$part")" "$part"
     cat "$kept/$part.sum" 2> $kept/none || echo "not run"
     [ -f "$kept/$part.rows" ] || continue

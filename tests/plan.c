@@ -287,7 +287,7 @@ static void test_bad_layers(void)
   REFUSE_LAYER(kv_from, INT_MAX);
 }
 
-/* A reader: of a layer with its own keys, through a window that this one has kept, in its blocks. */
+/* A reader: of a layer with its own keys, no wider than that, in the same blocks. */
 static void test_bad_readers(void)
 {
   longctx_desc d = plain();
