@@ -134,34 +134,40 @@ FIRST_FACTS, MOST_FACTS, MOST_ASKED = 4, 64, 16
 MOST_TIMES = 65536
 
 
-def memory_text(text: Text, length: int, facts: int, key: bool):
-    """Tokens, marks (1 a digit of an answer, 2 a half of a place) and whether something
-    else than filler is told or asked. All ends anywhere in the last block. None where
-    the length is too short."""
-    random_ = text.random
-    told = text.facts(facts)
+def memory_text(text: Text, length: int, facts: int, key: bool, near: bool):
+    """Tokens, marks (1 a digit of an answer, 2 a half of a place, 2 more where what is asked for
+    was told inside the window) and whether something else than filler is told or asked. All ends
+    anywhere in the last block. near: what is asked was told just before. None where the length is
+    too short."""
+    random_, window = text.random, MEMORY.window
+    told = [(*fact, 2) for fact in text.facts(facts)]
     random_.shuffle(told)
-    # Asked with replacement: or the last answer is known by elimination.
-    asked = [(*random_.choice(told)[1:], 2) for _ in range(min(MOST_ASKED, facts))]
-    sentences = [fact[0] for fact in told]
     if key:
-        sentence, question, answer = text.key()
-        sentences.insert(random_.choice((0, len(told))), sentence)      # told last, or first
-        asked.append((question, answer, 1))
+        told.insert(random_.choice((0, len(told))), (*text.key(), 1))   # told last, or first
+    # Facts are asked with replacement: or the last answer is known by elimination.
+    likely = told[-random_.randint(1, 3):] if near else told
+    asked = [random_.choice(likely) for _ in range(random_.randint(1, 3) if near else
+                                                   min(MOST_ASKED, facts))]
+    if key and not near:
+        asked.append(next(fact for fact in told if fact[3] == 1))
     random_.shuffle(asked)
-    end, near = [], random_.random() < 0.4
-    least = random_.randrange(MEMORY.window) if near else MEMORY.window - 8
+    end = []
+    least = random_.randrange(window // 2) if near else window - 8
     while len(end) < least:             # most are asked when the window has lost them
         end += random_.choice(text.sentences)
-    end_marks, end_busy = [0] * len(end), [0] * len(end)
+    if near:
+        end = end[:0] if random_.random() < 0.3 else end
+    end_marks, end_busy, end_asked = [0] * len(end), [0] * len(end), []
     gaps = random_.choice((0.0, 0.0, 0.3))
-    for question, answer, kind in asked:
+    for fact in asked:
+        _, question, answer, kind = fact
         between = random_.choice(text.sentences) if random_.random() < gaps else []
         end += between + question + answer + [STOP]
+        end_asked.append((len(end) - 1 - len(answer), fact))
         end_marks += [0] * (len(between) + len(question)) + [kind] * len(answer) + [0]
         end_busy += [1] * (len(end_marks) - len(end_busy))
 
-    room = length - random_.randrange(MEMORY.block) - len(end) - 1 - sum(map(len, sentences))
+    room = length - random_.randrange(MEMORY.block) - len(end) - 1 - sum(len(f[0]) for f in told)
     if room < 0:
         return None
     at = random_.randrange(len(text.sentences) - length)
@@ -174,18 +180,23 @@ def memory_text(text: Text, length: int, facts: int, key: bool):
     if between and random_.random() < 0.5:      # told close together: leaves whole blocks of filler
         middle, width = random_.randint(0, high), random_.randrange(1 + high // 3)
         low, high = max(0, middle - width), min(high, middle + width)
-    places = sorted(random_.randint(low, high) for _ in sentences)
-    if near and places:
-        places[-1] = len(between)
-    ids, busy = [BOS], [1]
+    places = sorted(random_.randint(low, high) for _ in told)
+    if near:
+        places = places[:-len(likely)] + [len(between)] * len(likely)
+    ids, busy, told_at = [BOS], [1], {}
     for i in range(len(between) + 1):
-        while places and places[0] == i:
-            ids += sentences[-1]
-            busy += [1] * len(sentences.pop())
-            places.pop(0)
+        while len(told_at) < len(told) and places[len(told_at)] == i:
+            fact = told[len(told_at)]
+            told_at[id(fact)] = len(ids)
+            ids += fact[0]
+            busy += [1] * len(fact[0])
         if i < len(between):
             ids += between[i]
             busy += [0] * len(between[i])
+    for at_end, fact in end_asked:
+        if (len(ids) + at_end) // MEMORY.block - told_at[id(fact)] // MEMORY.block < 2:
+            for i in range(at_end, at_end + len(fact[2])):
+                end_marks[i] += 2
     marks = [0] * len(ids) + end_marks + [0] * length
     busy += end_busy + [1] * length
     ids += end
@@ -196,16 +207,21 @@ def memory_text(text: Text, length: int, facts: int, key: bool):
 
 
 def memory_batch(text: Text, most: float, size: int):
-    """Texts of about size tokens together, all with as many facts, half of them with a
-    key."""
+    """Texts of about size tokens together, all with as many facts, half of them with a key. One
+    batch in four is of short texts, answered from the window for the most part."""
     random_, block = text.random, MEMORY.block
-    few = random_.random() < 0.5
-    facts = int((most + 0.99) ** random_.random()) if few else random_.randint(0, int(most))
-    need = 1 + facts * 10 + min(MOST_ASKED, facts) * 13 + random_.randint(3, 6) * block
-    length = -(-need // block) * block
+    short, few = random_.random() < 0.25, random_.random() < 0.5
+    if short:
+        facts = random_.randint(0, 3)
+    else:
+        facts = int((most + 0.99) ** random_.random()) if few else random_.randint(0, int(most))
+    asked = 3 if short else min(MOST_ASKED, facts)
+    blocks = random_.randint(0, 2) if short else random_.randint(3, 6)
+    length = -(-(1 + facts * 10 + asked * 13 + blocks * block) // block) * block
     texts = []
     while len(texts) < max(2, size // length):
-        made = memory_text(text, length, facts, facts == 0 or random_.random() < 0.5)
+        near = random_.random() < (0.9 if short else 0.25)
+        made = memory_text(text, length, facts, facts == 0 or random_.random() < 0.5, near)
         if made:
             texts.append(made)
         elif not texts:
@@ -225,7 +241,7 @@ def train_memory(kind: str, path: Path, source: Path | None, rate: float, second
         import_model(model, source)
     trainer = Trainer(model, rate, seconds, fade, source is not None)
     most, times = (float(MOST_FACTS), float(MOST_TIMES)) if source else (float(FIRST_FACTS), 1.0)
-    right = {1: [], 2: []}
+    right = {1: [], 2: [], 3: [], 4: []}
     while trainer.time_left() > 0:
         ids, marks, busy = memory_batch(text, most, 4096)
         count, blocks = len(ids), ids.shape[1] // MEMORY.block
@@ -244,9 +260,10 @@ def train_memory(kind: str, path: Path, source: Path | None, rate: float, second
                 right[mark].append(hits[marks[:, 1:] == mark].mean().item())
         if trainer.steps % 25:
             continue
-        keys, places = mean(right[1], 25), mean(right[2], 25)
+        keys, places, near_keys, near_places = (mean(right[mark], 25) for mark in right)
         print(f"{kind} step {trainer.steps} facts to {most:.0f} times {times:.0f} "
-              f"digits {keys:.3f} halves {places:.3f} filler {lost[~answer].mean():.3f} "
+              f"digits {keys:.3f} halves {places:.3f} "
+              f"near {near_keys:.3f} {near_places:.3f} filler {lost[~answer].mean():.3f} "
               f"left {trainer.time_left():.0f} s", flush=True)
         trainer.export(kind, path)
         if keys > 0.9 and most >= 16:
