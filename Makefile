@@ -11,8 +11,8 @@ ENGINE = examples/engine.h examples/model.h examples/matrix.h examples/gguf.h ex
          examples/pretokenizer.h examples/unicode.h examples/file.h examples/recall_text.h
 
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback before after
-TESTS    = plan order state window attend memory feedback kernels threads compose golden engine gguf \
-           fuzz_state fuzz_calls
+TESTS    = tools plan order state window attend memory feedback kernels threads compose golden \
+           engine gguf fuzz_state fuzz_calls
 BENCHES  = curves recompute streameval recall feedback
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \

@@ -2571,15 +2571,17 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
   *bytes = sizeof *w + (w->has_layers ? (uint64_t)w->n_layers * sizeof(lcx_wish_layer) : 0);
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
     lcx_wish_layer l, from;
+    int shares;
     lcx_wish_layer_at(o, w, i, &l);
     bad = lcx_check_layer(w, &l);
     if (o->desc) table = i < 0 ? o->desc->rope_freqs : o->desc->layers[i].rope_freqs;
     if (!bad && o->desc && l.n_freqs) bad = lcx_check_freqs(table, l.n_freqs);
     if (bad) return bad;
     n += (uint64_t)l.n_freqs;
-    LCX_WANT(i < 0 || !(l.memory || l.feedback) || !block || l.block == block,
+    shares = i >= 0 && (l.memory || l.feedback);
+    LCX_WANT(!shares || !block || l.block == block,
              "memory or feedback stands in layers of different block: give all of them the same");
-    if (i >= 0 && (l.memory || l.feedback)) block = l.block;
+    if (shares) block = l.block;
     LCX_WANT(LCX_IN(l.kv_from, -1, i > 0 ? i - 1 : -1),
              "kv_from is below -1 or no lower layer: give the index of an earlier layer, or -1");
     if (l.kv_from < 0) continue;
@@ -3445,10 +3447,10 @@ static int lcx_untouched(const longctx *lc)
   return i == lc->wish.n_layers;
 }
 
-/* Between two blocks? */
+/* Between two blocks? Of a context with feedback. */
 static int lcx_between(const longctx *lc)
 {
-  return lc->plan.feedback && lc->position % lc->plan.block == 0 && lcx_untouched(lc);
+  return lc->position % lc->plan.block == 0 && lcx_untouched(lc);
 }
 
 /* Where the rows that layer i has were set, as of a moment between two blocks. */
@@ -3704,9 +3706,11 @@ static int lcx_sound_logits(const float *logits, int n)
 {
   int i;
   for (i = 0; i < n; ++i)
-    if (!lcx_finite(logits[i]) || !LCX_IN(logits[i], LCX_NOTHING, -LCX_NOTHING)) return 0;
+    if (!(lcx_finite(logits[i]) && LCX_IN(logits[i], LCX_NOTHING, -LCX_NOTHING))) return 0;
   return 1;
 }
+
+static int lcx_sound_gate(float gate) { return lcx_finite(gate) && LCX_IN(gate, 0, 1); }
 
 /* ---- a state on its way -------------------------------------------------------------------- */
 
@@ -3869,7 +3873,7 @@ static void lcx_stream_feedback(const longctx *lc, lcx_stream *s, int i, int64_t
   int32_t given = lcx_live_of(lc, i)->given;
   int h, x;
   lcx_stream_bytes(s, &given, sizeof given);
-  if (!s->error && !LCX_IN(given, position % y->block != 0, 1)) s->error = LONGCTX_E_FORMAT;
+  if (!s->error && (given > 1 || given < (position % y->block != 0))) s->error = LONGCTX_E_FORMAT;
   if (s->mode == LCX_READ && !s->error) lcx_live_of(lc, i)->given = given;
   lcx_stream_any(s, lcx_fed_of(lc, y), lcx_fed_bytes(lc));
   for (h = 0; h < lc->wish.n_kv_heads; ++h)
@@ -3896,7 +3900,7 @@ static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int6
     for (n = 0; n < lc->wish.n_heads && lcx_layer_of(lc, i)->memory && !s->error; ++n) {
       float gate = lcx_gates_of(lc, i)[n];
       lcx_stream_bytes(s, &gate, sizeof gate);
-      if (!s->error && !(lcx_finite(gate) && LCX_IN(gate, 0, 1))) s->error = LONGCTX_E_FORMAT;
+      if (!s->error && !lcx_sound_gate(gate)) s->error = LONGCTX_E_FORMAT;
       if (s->mode == LCX_READ && !s->error) lcx_gates_of(lc, i)[n] = gate;
     }
   }
@@ -3960,7 +3964,7 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
   if (memcmp(lc->magic, LCX_MAGIC, sizeof lc->magic) || lc->probe != LCX_PROBE)
     return lcx_give(lc, LONGCTX_E_FORMAT, error);
   if (lc->version != LCX_FORMAT) return lcx_give(lc, LONGCTX_E_VERSION, error);
-  if (!LCX_IN(lc->max_threads, 1, 1024) || !lcx_sound_position(lc->start, lc->position))
+  if (!(LCX_IN(lc->max_threads, 1, 1024) && lcx_sound_position(lc->start, lc->position)))
     return lcx_give(lc, LONGCTX_E_FORMAT, error);
   code = lcx_sound_wish(lc, bytes, lc->max_threads, &p);
   if (code) return lcx_give(lc, code, error);
@@ -4378,7 +4382,6 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     lcx_hull all = lcx_visible(w, which, x);
     lcx_span stored, key_span, val_span;
     const lcx_span *key = &stored, *val = &stored;
-    if (all.first >= all.last) continue;
     stored = lcx_span_at(store, ring, slot);
     if (sk != store) {
       kernel->widen_keys(store, &stored, all, w->keys);
@@ -4588,7 +4591,7 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   if (!out || (n > longctx_room(lc) && !longctx_feedback_due(lc))) return LONGCTX_E_ARG;
   first = lcx_ticket_of(lc, 0);
   parts = first->parts;
-  if (parts < 1 || parts > lc->max_threads) return LONGCTX_E_ORDER;
+  if (parts < 1) return LONGCTX_E_ORDER;
   for (p = 0; p < parts; ++p) {
     const lcx_ticket *t = lcx_ticket_of(lc, p);
     if (t->parts != parts || t->layer != layer || t->n != n || t->wrote != first->wrote)

@@ -233,6 +233,40 @@ static void test_types(void)
   }
 }
 
+/* A query or keys of zeros see all alike: the mean of the values, whatever is stored. */
+static void test_zeros(void)
+{
+  static const double room[4] = { 1e-6, 1e-3, 1e-2, 4e-2 };
+  int type, keys, isa, t, u, i;
+  for (isa = 0; longctx_isa_name(isa) != NULL; isa++)
+    for (type = 0; type < 4; type++)
+      for (keys = 0; keys < 2; keys++) {
+        longctx_desc d = longctx_desc_make(1, 3, 1, 12, 20);
+        longctx *lc;
+        text x;
+        float *out;
+        d.type_k = d.type_v = type;
+        lc = t_new(&d);
+        if (longctx_set_isa(lc, isa) != LONGCTX_OK) { free(lc); continue; }
+        x = text_make(&d, 50, 61);
+        out = text_out(&x);
+        memset(keys ? x.k : x.q, 0, sizeof(float) * 50 * (keys ? x.k_row : x.q_row));
+        text_run(lc, &x, 0, 50, 1, out);
+        for (t = 0; t < 50; t++)
+          for (i = 0; i < 3 * 12; i++) {
+            int seen = t < 20 ? t + 1 : 20;
+            double mean = 0.0;
+            for (u = t + 1 - seen; u <= t; u++) mean += (double)text_v(&x, 0, u)[i % 12] / seen;
+            t_case("%s, type %d, zero %s, token %d", longctx_isa_name(isa), type,
+                   keys ? "keys" : "queries", t);
+            CHECK_NEAR(out[(size_t)t * x.out_row + (size_t)i], mean, room[type]);
+          }
+        free(lc);
+        free(out);
+        text_free(&x);
+      }
+}
+
 /* Without rope the stored key is the caller's, rounded: then nothing but arithmetic is left. */
 static void test_rounding_model(void)
 {
@@ -580,6 +614,7 @@ int main(void)
   test_grid();
   test_alibi();
   test_types();
+  test_zeros();
   test_rounding_model();
   test_sinks_exact();
   test_convex();

@@ -583,6 +583,11 @@ static void test_sigmoid(void)
     if (x <= -87.0) CHECK(!(got > 0.0));
     else CHECK_NEAR(got / want, 1.0, 2e-7);
   }
+  for (x = 1.0; x > 1e-30; x *= 0.5) {                 /* down to the last bit of 2^-x's fraction */
+    t_case("sigmoid of +-%g", x);
+    CHECK_NEAR(lcx_sigmoid((float)x) + lcx_sigmoid((float)-x), 1.0, 1e-7);
+    CHECK_NEAR(lcx_sigmoid((float)x), 1.0 / (1.0 + exp(-x)), 1e-7);
+  }
 }
 
 /* ---- the same memory, however it came about -------------------------------------------------- */
@@ -1063,6 +1068,7 @@ static void test_add_refused(void)
   layers[1].memory = DELTA;
   d.layers = layers;
   b = t_new(&d);
+  REFUSED(longctx_memory_add(a, b), LONGCTX_E_MISMATCH);     /* a has one layer                 */
   free(c);
   c = t_new(&d);
   before = t_state(b, &n);

@@ -109,6 +109,9 @@ static void test_part_arguments(subject *s)
   REFUSED(s, longctx_attend_join(lc, 0, -1, out), LONGCTX_E_ARG);
   REFUSED(s, longctx_attend_join(lc, 0, BATCH + 1, out), LONGCTX_E_ARG);
   REFUSED(s, longctx_attend_join(lc, 0, 1, NULL), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_part(lc, 0, 0, q, k, v, out, 1, 2), LONGCTX_OK); /* nothing to do    */
+  REFUSED(s, longctx_attend_part(lc, 0, 0, q, k, v, out, 2, 2), LONGCTX_E_ARG);
+  REFUSED(s, longctx_attend_join(lc, 0, 0, out), LONGCTX_OK);
 }
 
 static void test_other_arguments(subject *s)
@@ -132,6 +135,22 @@ static void test_other_arguments(subject *s)
   REFUSED(s, longctx_set_isa(lc, -1), LONGCTX_E_ISA);
   REFUSED(s, longctx_set_isa(lc, INT_MAX), LONGCTX_E_ISA);
   REFUSED(s, longctx_set_isa(lc, INT_MIN), LONGCTX_E_ISA);
+}
+
+/* Questions about no context have harmless answers. */
+static void test_null_questions(void)
+{
+  longctx_desc d = longctx_get_desc(NULL);
+  t_case("questions about NULL");
+  CHECK_EQ(longctx_position(NULL), 0);
+  CHECK_EQ(longctx_room(NULL), 0);
+  CHECK_EQ(longctx_feedback_due(NULL), 0);
+  CHECK_EQ(longctx_state_size(NULL), 0);
+  CHECK_EQ(longctx_isa(NULL), LONGCTX_E_ARG);
+  CHECK_EQ(d.n_layers, 0);
+  CHECK(d.layers == NULL);
+  CHECK(longctx_feedback(NULL, 0) == NULL);
+  longctx_reset(NULL);
 }
 
 /* ---- order ----------------------------------------------------------------------------------- */
@@ -240,6 +259,21 @@ static void test_seek_under_parts(void)
   free(mem);
 }
 
+/* Parts that disagree whether they write are no call. */
+static void test_mixed_parts(subject *s)
+{
+  longctx *lc = s->lc;
+  const float *q = s->x.q, *k = s->x.k, *v = s->x.v;
+  float *out = s->out;
+  CHECK_EQ(longctx_attend(lc, 0, 2, q, k, v, out), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 0, 2), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, q, NULL, NULL, out, 1, 2), LONGCTX_OK);
+  take_picture(s);
+  REFUSED(s, longctx_attend_join(lc, 0, 2, out), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 1, 2), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_join(lc, 0, 2, out), LONGCTX_OK);
+}
+
 /* Any one part may be the missing one, whatever stands in its place from before. */
 static void test_missing_part(subject *s)
 {
@@ -313,6 +347,9 @@ static void test_all_orders(const longctx_desc *d)
     test_missing_part(&s);
     free_subject(&s);
     s = make_subject(d, tokens);
+    test_mixed_parts(&s);
+    free_subject(&s);
+    s = make_subject(d, tokens);
     test_stale_parts(&s);
     free_subject(&s);
   }
@@ -370,6 +407,7 @@ int main(void)
   test_still_right(&d);
   test_all_orders(&d);
   test_seek_under_parts();
+  test_null_questions();
   test_strings();
   test_isa(&d);
   return t_done();

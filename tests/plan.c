@@ -161,6 +161,10 @@ static void test_bad_feedback(void)
   REFUSE(feedback_len, 2);                             /* without a block                        */
   REFUSE(feedback_dim, -1);
   REFUSE(feedback_dim, INT_MAX);
+  d.n_heads = d.block = d.window = d.feedback_len = 65536;
+  d.n_kv_heads = 1;
+  refuse(&d, "feedback_len");                          /* 2^32 queries of one KV head            */
+  d = plain();
   d.block = 4;
   d.feedback_len = 4;
   accept(&d, "feedback_len");
@@ -283,6 +287,29 @@ static void test_bad_layers(void)
   REFUSE_LAYER(kv_from, INT_MAX);
 }
 
+/* A reader: of a layer with its own keys, through a window that this one has kept, in its blocks. */
+static void test_bad_readers(void)
+{
+  longctx_desc d = plain();
+  longctx_layer layers[3];
+  d.n_layers = 3;
+  layers[0] = layers[1] = layers[2] = longctx_layer_make(&d);
+  d.layers = layers;
+  layers[1].kv_from = layers[2].kv_from = 0;
+  accept(&d, "two readers");
+  layers[2].kv_from = 1;
+  refuse(&d, "kv_from");                               /* of a reader                            */
+  layers[2].kv_from = 0;
+  layers[2].window = 16;
+  refuse(&d, "kv_from");                               /* it keeps 12                            */
+  layers[2].window = 12;
+  layers[2].block = 2;
+  refuse(&d, "kv_from");                               /* another block, the same window         */
+  layers[0].block = 2;
+  layers[1].kv_from = -1;
+  accept(&d, "a reader in blocks");
+}
+
 static void test_good_edges(void)
 {
   static const double freqs[4] = { 1.0, 0.0, 0.5, 3.0 };
@@ -358,6 +385,10 @@ static void test_makers(void)
   CHECK_EQ(a.rope, LONGCTX_ROPE_HALF);
   CHECK_EQ(a.kv_from, -1);
   CHECK_NEAR(a.softcap, 30.0, 0.0);
+  a = longctx_layer_make(NULL);                        /* of no desc: nothing set, no reader     */
+  CHECK_EQ(a.kv_from, -1);
+  CHECK_EQ(a.window, 0);
+  CHECK(a.rope_freqs == NULL);
 }
 
 static void test_resolved(void)
@@ -452,6 +483,17 @@ static void test_overflow(void)
     } else {
       CHECK((long double)bytes >= least_bytes(&d));
     }
+  }
+  {                                                    /* each number good, together 2^74 bytes  */
+    longctx_desc d = longctx_desc_make(65536, 65536, 65536, 576, 1 << 30);
+    longctx_layer *layers = (longctx_layer *)t_memory(65536 * sizeof *layers);
+    refuse(&d, "larger than memory");
+    for (i = 0; i < 65536; i++) layers[i] = longctx_layer_make(&d);
+    d.layers = layers;
+    refuse(&d, "larger than memory");
+    free(layers);
+    d = longctx_desc_make(1, 1, 1, 576, 1 << 30);
+    if (sizeof(size_t) > 4) accept(&d, "as large as one head can be");
   }
   t_case("overflow, all");
   CHECK(refused > 1000 && refused < 20000);
@@ -796,6 +838,7 @@ int main(void)
   test_feedback_sizes();
   test_bad_numbers();
   test_bad_layers();
+  test_bad_readers();
   test_good_edges();
   test_odd_head_dim();
   test_makers();

@@ -1,10 +1,19 @@
 /* state.c: reset, copy, open, save, load, restore, and everything that may be wrong with a file. */
+#ifdef __linux__
+#define _GNU_SOURCE 1                  /* fopencookie                                            */
+#endif
 #define _DEFAULT_SOURCE 1              /* pipe, fdopen                                           */
 #include "text.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <unistd.h>
 #define HAVE_PIPE 1
+#endif
+
+#ifdef __linux__
+#include <errno.h>
+#include <sys/types.h>
+#define HAVE_COOKIE 1
 #endif
 
 enum { TOKENS = 60, BATCH = 4 };
@@ -325,6 +334,31 @@ static void test_open_misuse(const longctx_desc *d)
   free(lc);
 }
 
+/* Fields that lie, each alone possible: refused before anything is laid out by them. */
+static void test_open_forged(void)
+{
+  longctx_desc d = longctx_desc_make(1, 2, 1, 8, 8);
+  size_t bytes;
+  longctx *lc;
+  int error = 99;
+  d.block = 4;
+  d.feedback_len = 2;
+  bytes = longctx_size(&d);
+  lc = t_new(&d);
+  t_case("forged: rows in the desc, in no layer");
+  lc->wish.base.feedback = 0;
+  CHECK(longctx_open(lc, bytes, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_FORMAT);
+  lc->wish.base.feedback = 1;
+  CHECK(longctx_open(lc, bytes, &error) == lc);
+  t_case("forged: larger than memory");
+  lc->wish.n_layers = lc->wish.n_heads = lc->wish.n_kv_heads = 65536;
+  lc->wish.base.window = 1 << 30;
+  CHECK(longctx_open(lc, bytes, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_FORMAT);
+  free(lc);
+}
+
 /* ---- save and load --------------------------------------------------------------------------- */
 
 /* Empty, one token, filling, full, at every phase of the wrap. */
@@ -418,6 +452,15 @@ static void test_load_misuse(const longctx_desc *d, const text *x)
   CHECK_EQ(longctx_save(NULL, file), LONGCTX_E_ARG);
   CHECK_EQ(longctx_copy(NULL, bytes, lc), LONGCTX_E_ARG);
   CHECK_EQ(longctx_copy(mem, bytes, NULL), LONGCTX_E_ARG);
+  t_case("load and open, misaligned");
+  rewind(file);
+  CHECK(longctx_load((char *)mem + 1, bytes - 1, file, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_ARG);
+  CHECK(longctx_open((char *)mem + 1, bytes - 1, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_ARG);
+  t_case("load into less than a context's head");
+  CHECK(longctx_load(mem, 16, file, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_SPACE);
   fclose(file);
   free(mem);
   free(state);
@@ -550,6 +593,153 @@ static void test_cut_files(const longctx_desc *d, const text *x)
   free(state);
   free(lc);
 }
+
+/* Cut where the header reads on: for some number of heads that is before each kind of field. */
+static void test_cut_in_blocks(void)
+{
+  int heads;
+  for (heads = 1; heads <= 70; heads++) {
+    longctx_desc d = longctx_desc_make(1, heads, 1, 4, 8);
+    size_t n, cut;
+    longctx *lc;
+    unsigned char *state;
+    d.block = 4;
+    d.memory = LONGCTX_MEMORY_LINEAR;
+    d.feedback_len = 2;
+    lc = t_new(&d);
+    state = t_state(lc, &n);
+    for (cut = sizeof(lcx_file_head); cut < n; cut += 256) {
+      FILE *file = t_file(state, cut);
+      t_case("%d heads, cut to %lu of %lu", heads, (unsigned long)cut, (unsigned long)n);
+      CHECK_EQ(longctx_restore(lc, file), LONGCTX_E_FORMAT);
+      fclose(file);
+      refuse_load(&d, state, cut, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
+    }
+    free(state);
+    free(lc);
+  }
+}
+
+/* ---- disks that fail ------------------------------------------------------------------------- */
+
+#ifdef HAVE_COOKIE
+/* A file of `room` bytes; behind them reads and writes fail. It can be wound back `seeks` times,
+   and then, if `turn` is not 0, the byte there changes. */
+typedef struct disk { unsigned char *bytes; size_t room, at, turn; int seeks; } disk;
+
+static ssize_t disk_read(void *cookie, char *to, size_t n)
+{
+  disk *d = (disk *)cookie;
+  if (n > d->room - d->at) n = d->room - d->at;
+  if (n == 0) {
+    errno = EIO;
+    return -1;
+  }
+  memcpy(to, d->bytes + d->at, n);
+  d->at += n;
+  return (ssize_t)n;
+}
+
+static ssize_t disk_write(void *cookie, const char *from, size_t n)
+{
+  disk *d = (disk *)cookie;
+  if (n > d->room - d->at) n = d->room - d->at;
+  memcpy(d->bytes + d->at, from, n);
+  d->at += n;
+  return (ssize_t)n;
+}
+
+static int disk_seek(void *cookie, off64_t *offset, int whence)
+{
+  disk *d = (disk *)cookie;
+  if (whence == SEEK_SET) {
+    if (d->seeks-- == 0) return -1;
+    if (d->turn) d->bytes[d->turn] ^= 1;
+    d->at = (size_t)*offset;
+  }
+  *offset = (off64_t)d->at;
+  return 0;
+}
+
+static FILE *disk_open(disk *d)
+{
+  cookie_io_functions_t calls = { disk_read, disk_write, disk_seek, NULL };
+  FILE *file = fopencookie(d, "r+", calls);
+  if (file == NULL) { printf("no stream\n"); exit(1); }
+  setvbuf(file, NULL, _IONBF, 0);
+  return file;
+}
+
+/* Full at every byte, unreadable from every byte on. */
+static void test_disk(const longctx_desc *d, const text *x)
+{
+  longctx *lc = run_new(d, x, 20, 1), *loaded;
+  patient p = make_patient(d, x);
+  size_t n, room, bytes = longctx_size(d);
+  unsigned char *state = t_state(lc, &n), *copy = (unsigned char *)t_memory(n);
+  void *mem = t_memory(bytes);
+  disk k;
+  FILE *file;
+  int error;
+  memset(&k, 0, sizeof k);
+  for (room = 0; room <= n; room++) {
+    k.bytes = copy, k.room = room, k.at = 0, k.seeks = 9;
+    t_case("disk full at %lu of %lu", (unsigned long)room, (unsigned long)n);
+    file = disk_open(&k);
+    CHECK_EQ(longctx_save(lc, file), room < n ? LONGCTX_E_IO : LONGCTX_OK);
+    fclose(file);
+    t_case("disk unreadable at %lu of %lu", (unsigned long)room, (unsigned long)n);
+    k.bytes = state, k.at = 0, error = 99;
+    file = disk_open(&k);
+    loaded = longctx_load(mem, bytes, file, &error);
+    CHECK((loaded == NULL) == (room < n));
+    CHECK_EQ(error, room < n ? LONGCTX_E_IO : LONGCTX_OK);
+    fclose(file);
+    if (room == n) break;
+    k.at = 0;
+    file = disk_open(&k);
+    refuse_restore(&p, file, LONGCTX_E_IO, LONGCTX_E_IO);
+    fclose(file);
+  }
+  CHECK_SAME(state, copy, n);
+
+  t_case("no way back, and none needed");
+  k.at = 0, k.seeks = 0;
+  file = disk_open(&k);
+  refuse_restore(&p, file, LONGCTX_E_IO, LONGCTX_E_IO);
+  fclose(file);
+  t_case("no way back from a damaged state");
+  k.bytes = copy, k.at = 0, k.seeks = 0;
+  copy[n / 2] ^= 4;
+  file = disk_open(&k);
+  refuse_restore(&p, file, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
+  fclose(file);
+  copy[n / 2] ^= 4;
+  end_patient(&p, d, x);
+
+  t_case("a file that changes between the two readings");
+  k.at = 0, k.seeks = 1, k.turn = n / 2;
+  file = disk_open(&k);
+  CHECK_EQ(longctx_restore(lc, file), LONGCTX_E_IO);
+  fclose(file);
+  CHECK_EQ(longctx_position(lc), 0);                   /* it was reset, and is a sound context   */
+  set_logits(lc);
+  loaded = run_new(d, x, 0, 1);
+  same_future(lc, loaded, x, 0);
+  free(loaded);
+  free(mem);
+  free(copy);
+  free(state);
+  free(lc);
+}
+#else
+static void test_disk(const longctx_desc *d, const text *x)
+{
+  (void)d;
+  (void)x;
+  printf("skipped: disks that fail\n");
+}
+#endif
 
 /* Every single bit of the file. */
 static void test_flipped_files(const longctx_desc *d, const text *x)
@@ -961,11 +1151,14 @@ int main(void)
   test_hostile(&d, &x);
   test_hostile_noise(&d, &x);
   test_open_misuse(&d);
+  test_open_forged();
   test_save_everywhere(&d, &x);
   test_file_position(&d, &x);
   test_load_misuse(&d, &x);
   test_write_fails(&d, &x);
   test_pipe(&d, &x);
+  test_cut_in_blocks();
+  test_disk(&d, &x);
   test_cut_files(&d, &x);
   test_flipped_files(&d, &x);
   test_noise_files(&d, &x);

@@ -190,19 +190,27 @@ static void test_own_threads(void)
     longctx_desc d = shape(i);
     text x = text_make(&d, TOKENS, 36);
     float *want = text_out(&x), *got = text_out(&x);
+    size_t rows = 2 * 2 * (size_t)d.feedback_len * x.out_row;    /* before and after set         */
+    float *met = t_floats(rows), *meets = t_floats(rows);
     longctx *lc = t_new(&d);
     text_run(lc, &x, 0, TOKENS, 1, want);
+    text_meet(lc, &x, met);                            /* 200 tokens are four blocks of 50       */
     free(lc);
     for (threads = 2; threads <= 8; threads++) {
       d.max_threads = threads;
       lc = t_new(&d);
       text_run(lc, &x, 0, TOKENS, threads * 5, got);
+      CHECK_EQ(longctx_feedback_due(lc), d.feedback_len > 0);
+      text_meet(lc, &x, meets);
       t_case("shape %d, max_threads %d", i, threads);
       CHECK_SAME(want, got, sizeof(float) * text_out_floats(&x));
+      CHECK_SAME(met, meets, sizeof(float) * rows);
       free(lc);
     }
     free(want);
     free(got);
+    free(met);
+    free(meets);
     text_free(&x);
   }
 }
