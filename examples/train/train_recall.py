@@ -206,11 +206,12 @@ def memory_text(text: Text, length: int, facts: int, key: bool, near: bool):
     return ids[:length], marks[:length], busy[:length]
 
 
-def memory_batch(text: Text, most: float, size: int):
-    """Texts of about size tokens together, all with as many facts, half of them with a key. One
-    batch in four is of short texts, answered from the window for the most part."""
+def memory_batch(text: Text, most: float, size: int, near_share: float):
+    """Texts of about size tokens together, all with as many facts, half of them with a key.
+    near_share: of batches of short texts, answered from the window for the most part, and of
+    others that are."""
     random_, block = text.random, MEMORY.block
-    short, few = random_.random() < 0.25, random_.random() < 0.5
+    short, few = random_.random() < near_share, random_.random() < 0.5
     if short:
         facts = random_.randint(0, 3)
     else:
@@ -220,7 +221,7 @@ def memory_batch(text: Text, most: float, size: int):
     length = -(-(1 + facts * 10 + asked * 13 + blocks * block) // block) * block
     texts = []
     while len(texts) < max(2, size // length):
-        near = random_.random() < (0.9 if short else 0.25)
+        near = random_.random() < (0.9 if short else near_share)
         made = memory_text(text, length, facts, facts == 0 or random_.random() < 0.5, near)
         if made:
             texts.append(made)
@@ -230,7 +231,7 @@ def memory_batch(text: Text, most: float, size: int):
 
 
 def train_memory(kind: str, path: Path, source: Path | None, rate: float, seconds: float,
-                 fade: float) -> None:
+                 fade: float, near_share: float) -> None:
     """First a few facts in a short text; more of them as they are answered. What makes it
     last: a block of pure filler may be folded r times over, r up to 65536, evenly in its
     logarithm. So a text of ten blocks has the memory of one of millions of tokens, at the
@@ -243,7 +244,7 @@ def train_memory(kind: str, path: Path, source: Path | None, rate: float, second
     most, times = (float(MOST_FACTS), float(MOST_TIMES)) if source else (float(FIRST_FACTS), 1.0)
     right = {1: [], 2: [], 3: [], 4: []}
     while trainer.time_left() > 0:
-        ids, marks, busy = memory_batch(text, most, 4096)
+        ids, marks, busy = memory_batch(text, most, 4096, near_share)
         count, blocks = len(ids), ids.shape[1] // MEMORY.block
         again = torch.exp(torch.rand(count, blocks) * math.log(times))
         pure = busy.view(count, blocks, -1).sum(-1) == 0
@@ -506,6 +507,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--rate", type=float, help="2e-3, or 1e-3 for feedback")
     parser.add_argument("--fade", type=float, default=600, help="the rate falls for so long")
+    parser.add_argument("--near", type=float, default=0, help="share of texts that ask at once")
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--lengths", type=int, nargs="*", default=[512, 2048, 8192, 32768])
     parser.add_argument("--facts", type=int, nargs="*", default=[])
@@ -521,7 +523,7 @@ def main() -> None:
     elif args.kind == "feedback":
         train_feedback(args.file, args.source, rate, args.seconds, args.fade)
     else:
-        train_memory(args.kind, args.file, args.source, rate, args.seconds, args.fade)
+        train_memory(args.kind, args.file, args.source, rate, args.seconds, args.fade, args.near)
 
 
 if __name__ == "__main__":
