@@ -42,14 +42,14 @@ PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(BUILD)/02_stream $(TEXT) ## a long text in fixed memory, four ways, and six ways to remember
+demo: $(BUILD)/02_stream $(TEXT) ## a long text in fixed memory, four ways; models that remember, and without
 	@$(BUILD)/02_stream -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(OURS) $(DEMO)
 
 test:             ## everything you need to trust your build, minutes
 	@$(MAKE) -s -j$(JOBS) programs
 	@tests/run.sh $(TESTS:%=$(BUILD)/tests/%) $(OPENMP:%=$(BUILD)/tests/%) $(SCRIPTS)
 
-check:            ## the long list, a quarter of an hour: see tests/TRUST.md (PARTS="compilers faults")
+check:            ## the long list, a quarter of an hour: see tests/TRUST.md (PARTS="faults coverage")
 	@tests/check.sh $(PARTS)
 
 soak:             ## what takes hours: 10^9 tokens, every shape on every machine, 10^4 kills

@@ -25,7 +25,7 @@
        longctx_commit(lc, 1);                           // time moves one token
      }
 
-   THE ROOMS (search for "== 5 KERNELS ==")
+   THE ROOMS (search for "== 6 KERNELS ==")
 
       1 MANUAL     what it promises, what it asks for
       2 DOOR       types and functions, each with its contract
@@ -115,8 +115,8 @@
      as the model, that run in a loop: every token sees them all beside its window, and at each
      block's end they are made anew from themselves and that block by the layer's own weights, as
      if they were tokens. So they carry on what the window loses. The header owns masks, positions,
-     keys and storage; norms, projections and FFN are the caller's. The caller's half (in 40 lines
-     of C: examples/07_feedback.c), where attend and set are longctx_feedback_attend and _set:
+     keys and storage; norms, projections and FFN are the caller's. The caller's half (in C:
+     examples/07_feedback.c), where attend and set are longctx_feedback_attend and _set:
        begin    x = F learned rows. For each layer l: copy x to longctx_feedback(l); set(l) q, k, v
                 of norm(x); x = x + wo of attend(l); x = x + FFN(norm(x)), which the next one takes
        text     longctx_attend and _commit tokens, up to longctx_room at once, until it is 0
@@ -2951,7 +2951,7 @@ static int64_t lcx_after_sinks(const longctx *lc) { return lc->start + lc->wish.
 /* First position in the window of a query at t, where `after` is the first that is no sink. */
 static int64_t lcx_first_seen(const lcx_layer *y, int64_t after, int64_t t)
 {
-  return lcx_max64((t / y->block + 1) * y->block - y->window, after);
+  return lcx_max64(t - t % y->block + y->block - y->window, after);
 }
 
 /* The segments that queries see, sinks first, then feedback rows, then the window, oldest first:
@@ -3248,8 +3248,8 @@ static int lcx_blank(const longctx *lc, const float *settled)
    of this block's end. */
 static int64_t lcx_waits(const longctx *lc, const lcx_layer *y, int64_t position, int end)
 {
-  int64_t b = y->block, leaving = (position / b + 1) * b - y->window, after = lcx_after_sinks(lc);
-  int64_t low = lcx_max64(leaving, after), x = leaving + (end ? b : position % b);
+  int64_t b = y->block, in = position % b, leaving = position - in + b - y->window;
+  int64_t low = lcx_max64(leaving, lcx_after_sinks(lc)), x = leaving + (end ? b : in);
   return lcx_max64(low, end || x < 0 ? x : x - x % LCX_STRIP);
 }
 
@@ -3678,7 +3678,7 @@ static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lc
 
 static int lcx_sound_position(int64_t start, int64_t position)
 {
-  return start >= 0 && position >= start && position <= LCX_POS_END;
+  return start >= 0 && position <= LCX_POS_END && start <= position;
 }
 
 /* with memory or feedback a text starts where a block does */
@@ -3970,11 +3970,10 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
   if (code) return lcx_give(lc, code, error);
   if (memcmp(&p, &lc->plan, sizeof p) || !lcx_sound_start(&p, lc->start))
     return lcx_give(lc, LONGCTX_E_FORMAT, error);
-  for (i = 0; i < lc->wish.n_layers; ++i)
-    if (!LCX_IN(lcx_live_of(lc, i)->has_logits, 0, 1)) return lcx_give(lc, LONGCTX_E_FORMAT, error);
   lcx_derive(lc, lc->max_threads); /* never trusted, always the same for the same wish */
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (lcx_live_of(lc, i)->given && !lcx_keeps_feedback(lcx_layer_of(lc, i)))
+    if (!LCX_IN(lcx_live_of(lc, i)->has_logits, 0, 1) ||
+        (lcx_live_of(lc, i)->given && !lcx_keeps_feedback(lcx_layer_of(lc, i))))
       return lcx_give(lc, LONGCTX_E_FORMAT, error);
   memset(&s, 0, sizeof s);
   s.mode = LCX_INSPECT;
@@ -4382,6 +4381,7 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     lcx_hull all = lcx_visible(w, which, x);
     lcx_span stored, key_span, val_span;
     const lcx_span *key = &stored, *val = &stored;
+    LONGCTX_ASSERT(all.first < all.last); /* each token on the way sees itself */
     stored = lcx_span_at(store, ring, slot);
     if (sk != store) {
       kernel->widen_keys(store, &stored, all, w->keys);
@@ -4592,6 +4592,7 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   first = lcx_ticket_of(lc, 0);
   parts = first->parts;
   if (parts < 1) return LONGCTX_E_ORDER;
+  LONGCTX_ASSERT(parts <= lc->max_threads);
   for (p = 0; p < parts; ++p) {
     const lcx_ticket *t = lcx_ticket_of(lc, p);
     if (t->parts != parts || t->layer != layer || t->n != n || t->wrote != first->wrote)

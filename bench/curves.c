@@ -756,21 +756,31 @@ static summary summarize(const job *j)
 
 /* ==== the result ==== */
 
-typedef struct known_model { const char *name; int layers, heads, kv_heads, head_dim; } known_model;
+typedef struct known_model {
+  const char *name;
+  int layers, heads, kv_heads, head_dim;
+  int half_window;               /* of every other layer, which the model was trained with, or 0 */
+} known_model;
 
 static const known_model known_models[] = {
-  { "Llama-3.1-8B", 32, 32, 8, 128 }, { "Llama-2-7B", 32, 32, 32, 128 },
-  { "Mistral-7B", 32, 32, 8, 128 },   { "Qwen2.5-7B", 28, 28, 4, 128 },
-  { "gpt-oss-20b", 24, 64, 8, 64 },   { "SmolLM2-135M", 30, 9, 3, 64 },
+  { "Llama-3.1-8B", 32, 32, 8, 128, 0 }, { "Llama-2-7B", 32, 32, 32, 128, 0 },
+  { "Mistral-7B", 32, 32, 8, 128, 0 },   { "Qwen2.5-7B", 28, 28, 4, 128, 0 },
+  { "gpt-oss-20b", 24, 64, 8, 64, 128 }, { "SmolLM2-135M", 30, 9, 3, 64, 0 },
 };
 
 static void print_state(const known_model *k, int window, int type)
 {
   char text[32];
   longctx_sizes sizes;
+  longctx_layer layers[64];
   longctx_desc d = longctx_desc_make(k->layers, k->heads, k->kv_heads, k->head_dim, window - 4);
   d.sinks = 4;
   d.type_k = d.type_v = type;
+  for (int i = 0; i < k->layers; i++) {
+    layers[i] = longctx_layer_make(&d);
+    if (k->half_window && i % 2 == 0) layers[i].window = k->half_window;
+  }
+  d.layers = layers;
   if (longctx_measure(&d, &sizes)) die("sizes", longctx_check(&d));
   printf(" %s |", bytes_text(text, (double)sizes.state));
 }

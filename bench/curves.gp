@@ -8,11 +8,11 @@
 # Each as .svg and .png, light and (-dark) dark. The colours (Okabe and Ito) are told apart by the
 # colour-blind; an arm has the same in every picture.
 csv = "bench/out/curves.csv"
-arms = "dense window sinks sinks_text recall_window block_window_m1 memory_linear memory_delta feedback_m0"
-names = "'dense' 'window' 'window and sinks' 'sinks, text positions' 'window' 'block window' \
+arms = "dense window sinks recall_window block_window_m1 memory_linear memory_delta feedback_m0"
+names = "'dense' 'window' 'window and sinks' 'window' 'block window' \
   'memory, linear rule' 'memory, delta rule' 'feedback rows'"
-light = "#000000 #999999 #1f8fd6 #cc79a7 #999999 #e69f00 #0072b2 #009e73 #d55e00"
-dark = "#f0f0f0 #999999 #56b4e9 #cc79a7 #999999 #e69f00 #3a9bdc #1fbf8f #f0702a"
+light = "#000000 #999999 #1f8fd6 #999999 #e69f00 #0072b2 #009e73 #d55e00"
+dark = "#f0f0f0 #999999 #56b4e9 #999999 #e69f00 #3a9bdc #1fbf8f #f0702a"
 set datafile separator ","
 
 # Which arms there are (by number), whose text ended early, and of which model: 1 the first, 2 others.
@@ -40,14 +40,14 @@ do for [i=1:words(arms)] {
 # An arm's rows: tokens, perplexity, kv_bytes, rss_bytes, cpu_p50_s, cpu_p999_s, state_bytes.
 # Perplexity is that of the last fifth of the text at each length (of the last tenth on an axis of
 # equal steps), so that it is as steady early as late, and cpu_p999_s the largest there. What came
-# before 64 tokens is left to the CSV.
+# before 64 tokens, on an axis of equal steps before a 24th of it, is left to the CSV.
 number(i) = i eq "" ? 1 : int(i) # gnuplot reads an empty loop's body once
 width(k, n) = k == 1 && n > 3 ? 3.2 : 3 + 1.3 * (n - k) # what lies below shows at both sides
 colour(i) = word(colours, number(i))
 steady = "awk -F, '$1==\"%s\" && ($18>1)==%d {n++; x[n]=$2; s[n]=s[n-1]+$3*($2-x[n-1]); \
   p[n]=q=$13; for (j=n-1; j>0 && x[j]>%g*$2; j--) if (p[j]>q) q=p[j]; \
-  if ($2>=64) print $2 \",\" exp((s[n]-s[j])/($2-x[j])) \",\" $6 \",\" $8 \",\" $12 \",\" q \",\" $7}' %s"
-command(i) = sprintf(steady, word(arms, number(i)), far, wide ? 0.9 : 0.8, csv)
+  if ($2>=%g) print $2 \",\" exp((s[n]-s[j])/($2-x[j])) \",\" $6 \",\" $8 \",\" $12 \",\" q \",\" $7}' %s"
+command(i) = sprintf(steady, word(arms, number(i)), far, wide ? 0.9 : 0.8, wide && far ? all_of / 24.0 : 64, csv)
 rows(i) = "< ".command(i)
 ending(i) = "< ".command(i)." | tail -n 1"
 extreme(s, column, which) = real(system("{ ".join(shown[s])." } | awk -F, 'NR==1 {a=b=$".sprintf("%d", column).\
@@ -115,10 +115,14 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
     set yrange [low / 1.5:most * (panel eq "ppl" ? 1.25 : 1.5)]
     if (panel eq "ppl") {
       title = "Perplexity"
-      set yrange [low / 1.1:(most * 1.25 < 5 ? 5 : most * 1.25)]
-      if (most > 50) {
+      set yrange [low / (wide ? 1.9 : 1.1):(most * 1.25 < 5 ? 5 : most * 1.25)]
+      if (most > 50 && most < 100 * low) {
+        set ytics ("1" 1, "2" 2, "5" 5, "10" 10, "20" 20, "50" 50, "100" 100, "200" 200, "500" 500, "1000" 1e3)
+      }
+      if (most >= 100 * low) {
         set ytics ("2" 2, "5" 5, "10" 10, "30" 30, "100" 100, "300" 300, "1000" 1e3, "3000" 3e3, "10K" 1e4)
-      } else {
+      }
+      if (most <= 50 && most < 100 * low) {
         set ytics ("1" 1, "2" 2, "3" 3, "4" 4, "5" 5, "7" 7, "10" 10, "15" 15, "20" 20, "30" 30, "50" 50)
       }
     }
@@ -136,8 +140,8 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
       set format y "%.0s %cB"
     }
     if (panel eq "time" || panel eq "slow") {
-      title = panel eq "slow" ? "Median time per token, shaded to the 99.9th percentile" : \
-        far ? sprintf("Median time per token, %d a pass", many) : "Median time per token"
+      title = panel eq "slow" ? "CPU time per token, median, shaded to the 99.9th percentile" : \
+        far ? sprintf("CPU time per token, median, %d a pass", many) : "CPU time per token, median"
       if (most / low < 3) { set yrange [low / 2:most * 2] }
       if (wide) {
         unset logscale y

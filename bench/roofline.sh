@@ -1,6 +1,7 @@
 #!/bin/sh
 # roofline.sh: a picture of bench/kernels' CSV: our points under the machine's roof.
-# Usage: bench/roofline.sh CSV NAME      writes NAME.svg and NAME.png; MACHINE= names the machine.
+# Usage: bench/roofline.sh CSV NAME      writes NAME.svg, NAME.png and the same for dark pages,
+# NAME-dark; MACHINE= names the machine.
 # x: flop per byte of keys and values; y: flop per second, as the CSV counts both. One thread, the
 # best instruction set of the CSV; the plain loop in grey.
 if ! command -v gnuplot > /dev/null; then
@@ -90,53 +91,57 @@ for type in float32 float16 int8 plain; do
 done
 
 cat > "$work/plot" << END
-ink_float32 = "#0072b2"; ink_float16 = "#d55e00"; ink_int8 = "#00795a"; ink_plain = "#767676"
-roof = "#303030"
+dark = theme eq "dark"
+paper = dark ? "#0d1117" : "#ffffff"
+roof = dark ? "#d0d4da" : "#303030"
+faint = dark ? "#9198a1" : "#505050"
+ink_float32 = dark ? "#56b4e9" : "#0072b2"; ink_float16 = dark ? "#f0702a" : "#d55e00"
+ink_int8 = dark ? "#1fbf8f" : "#00795a"; ink_plain = dark ? "#8b949e" : "#767676"
 load "$work/labels"
 top = dots > fma ? dots : fma
 set logscale xy
 set xrange [0.33:4096]
-set yrange [2:2000]
+set yrange [2:4 * top]
 set lmargin at screen 0.105
 set rmargin at screen 0.975
 set bmargin at screen 0.215
 set tmargin at screen 0.88
 set border 3 lc rgb roof
-set tics nomirror
+set tics nomirror textcolor rgb roof
 set xtics ("1/2" 0.5, "1" 1, "2" 2, "4" 4, "8" 8, "32" 32, "128" 128, "512" 512, "2,048" 2048)
 set ytics ("3" 3, "10" 10, "30" 30, "100" 100, "300" 300, "1,000" 1000)
-set xlabel "operations per byte of keys and values read" offset 0,0.3
-set label "GFLOP/s (int8: Gop/s)" at screen 0.02,0.915 left
-set title "Attention under the machine's roof" offset 0,0.7 font ",24"
+set xlabel "operations per byte of keys and values read" offset 0,0.3 textcolor rgb roof
+set label "GFLOP/s (int8: Gop/s)" at screen 0.02,0.915 left textcolor rgb roof
+set title "Attention under the machine's roof" offset 0,0.7 font ",20" textcolor rgb roof
 set label "D decode: D1 1,024 keys in cache, D2 4,096, D3 32 KV heads, D4 head_dim 64, \
-D5 16,384 keys" at screen 0.5,0.082 center textcolor rgb "#505050" font ",13" noenhanced
+D5 16,384 keys" at screen 0.5,0.082 center textcolor rgb faint font ",13" noenhanced
 set label "P prefill: P1 window 1,024, P2 causal, P3 chunk of 64. \
-S48, S24: head_dim 48, 24, in cache" at screen 0.5,0.052 center textcolor rgb "#505050" \
+S48, S24: head_dim 48, 24, in cache (faster reads)" at screen 0.5,0.052 center textcolor rgb faint \
   font ",13" noenhanced
 set label "$machine, 1 thread, $isa, $(date +%F)" at screen 0.5,0.022 center \
-  textcolor rgb "#505050" font ",13" noenhanced
-set key at graph 0.985,0.03 right bottom reverse Left samplen 1 spacing 1.15
-turn = atan((0.665 * 900 / 3.0) / (0.87 * 1000 / 4.0939)) * 180 / pi
+  textcolor rgb faint font ",13" noenhanced
+set key at graph 0.985,0.03 right bottom reverse Left samplen 1 spacing 1.15 textcolor rgb roof
+turn = atan((0.665 * 900 / log10(2 * top)) / (0.87 * 1000 / 4.0939)) * 180 / pi
 set label sprintf("read %.0f GB/s", cold) at 0.8*sqrt(fma*top)/cold,1.25*0.8*sqrt(fma*top) center \
   rotate by turn textcolor rgb roof font ",15"
 if (hot > 1.5*cold) set label sprintf("in cache %.0f GB/s", hot) \
-  at 0.4*fma/hot,1.25*0.4*fma center rotate by turn textcolor rgb "#666666" font ",15"
+  at 0.4*fma/hot,1.25*0.4*fma center rotate by turn textcolor rgb faint font ",15"
 set label sprintf("fused multiply-add %.0f GFLOP/s", fma) at 3900,fma*1.22 right textcolor rgb roof
 if (dots > 0) set label sprintf("int8 dots %.0f Gop/s", dots) at 3900,dots*1.22 right \
   textcolor rgb ink_int8
 set arrow from 0.33,0.33*cold to top/cold,top nohead lw 2.5 lc rgb roof
 set arrow from fma/cold,fma to 4096,fma nohead lw 2.5 lc rgb roof
-if (hot > 1.5*cold) set arrow from 0.33,0.33*hot to fma/hot,fma nohead lw 1.5 dt 2 lc rgb "#767676"
+if (hot > 1.5*cold) set arrow from 0.33,0.33*hot to fma/hot,fma nohead lw 1.5 dt 2 lc rgb faint
 if (dots > 0) set arrow from dots/cold,dots to 4096,dots nohead lw 2.5 dt 4 lc rgb ink_int8
 do for [kind in "svg png"] {
   size = kind eq "svg" ? 0.5 : 1
   if (kind eq "svg") {
     set terminal svg size 1000,900 dynamic enhanced font "DejaVu Sans,17" fontscale 1.3333 \\
-      background "#ffffff"
+      background paper
   } else {
-    set terminal pngcairo size 1000,900 enhanced font "DejaVu Sans,17" background "#ffffff"
+    set terminal pngcairo size 1000,900 enhanced font "DejaVu Sans,17" background paper
   }
-  set output "$name." . kind
+  set output "$name" . (dark ? "-dark." : ".") . kind
   plot \\
     "$work/plain" with points pt 2 ps 1.6*size lw 2.5 lc rgb ink_plain \\
       title "plain loop, float32", \\
@@ -145,7 +150,11 @@ do for [kind in "svg png"] {
     "$work/int8" with points pt 9 ps 2.3*size lc rgb ink_int8 title "int8"
 }
 END
-gnuplot "$work/plot" || exit 1
-sed 's/font-family="DejaVu Sans"/font-family="DejaVu Sans, Verdana, Helvetica, sans-serif"/' \
-  "$name.svg" > "$work/svg" && cp "$work/svg" "$name.svg"
+for theme in light dark; do
+  gnuplot -e "theme = '$theme'" "$work/plot" || exit 1
+done
+for svg in "$name.svg" "$name-dark.svg"; do
+  sed 's/font-family="DejaVu Sans"/font-family="DejaVu Sans, Verdana, Helvetica, sans-serif"/' \
+    "$svg" > "$work/svg" && cp "$work/svg" "$svg"
+done
 echo "$name.svg $name.png"

@@ -1,5 +1,7 @@
 /* 01_hello.c - endless context in five calls: desc_make, size, init, attend, commit.
    Random numbers stand in for the queries, keys and values of a model of two layers.
+   build  cc -O2 -std=c99 -I. examples/01_hello.c -o 01_hello
+
    expected output:
    72192 bytes, for ever
      1000 tokens, out[0] = -0.0192

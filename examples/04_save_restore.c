@@ -2,6 +2,8 @@
 
    A crash at any moment leaves the old file or the new one, never half of one: the state is
    written beside the file, brought to the disk, and only then given the file's name.
+   build  cc -O2 -std=c99 -I. examples/04_save_restore.c -o 04_save_restore
+
    expected output:
       saved after 700 tokens, loaded at position 700
       300 more tokens: the same bits

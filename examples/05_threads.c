@@ -2,7 +2,8 @@
 
    The threads start once and wait at a barrier; a layer is one round of all of them. The header
    starts no thread and takes no lock: a part only needs its number.
-   build: add -lpthread
+   build  cc -O2 -std=c99 -I. examples/05_threads.c -o 05_threads -pthread
+
    expected output:
       4 threads, 2048 tokens in batches of 16, 2 layers: the same bits as one thread
 */

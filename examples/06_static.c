@@ -3,6 +3,8 @@
    What a microcontroller would do: the block is a variable of exactly the right size, which the
    compiler knows. `make check` runs it on an emulated Cortex-M4F with 32 KB of RAM for everything.
    Only main prints, and only on a machine that has where to.
+   build  cc -O2 -std=c99 -I. examples/06_static.c -o 06_static
+
    expected output:
       100000 tokens in a static block of 23040 bytes, out[0] = -0.1174
 */

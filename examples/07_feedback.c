@@ -5,8 +5,10 @@
    This is the caller's half of it: norm, projections, tail, and when the rows go through them. A
    random model of two layers stands in for a trained one. Its window is one block, so what the last
    block knows of the first word came through the rows, once around the loop with every block.
+   build  cc -O2 -std=c99 -I. examples/07_feedback.c -o 07_feedback -lm
+
    expected output:
-   6 blocks later the first word is felt: yes, with 4 rows; no, without
+   does the first word matter 6 blocks later? with 4 rows: yes; without: no
 */
 #define LONGCTX_IMPLEMENTATION
 #include "longctx.h"
@@ -84,7 +86,8 @@ static int begin(longctx *c)
 /* At a block's end: each layer's rows read the block and are rewritten where they lie. */
 static int update(longctx *c)
 {
-  int first = longctx_position(c) == BLOCK;        /* then there is no residual */
+  int first = longctx_position(c) == BLOCK;        /* then no residual; (after longctx_seek: its
+                                                      position and a block) */
   for (int l = 0; l < LAYERS; l++) {
     row *rows = (row *)longctx_feedback(c, l);
     if (longctx_feedback_attend(c, l, out[0])) return -1;
@@ -123,7 +126,7 @@ static void fill(void *x, size_t bytes, uint32_t seed, float scale)
 }
 
 /* Does the last block's output depend on the first word, with so many rows? */
-static int felt(int n_rows)
+static int matters(int n_rows)
 {
   static row x[2][TOKENS];
   longctx_desc desc = longctx_desc_make(LAYERS, HEADS, HEADS, WIDTH / HEADS, BLOCK);
@@ -147,7 +150,7 @@ int main(void)
 {
   fill(model, sizeof model, 1, 0.25f);
   fill(learned, sizeof learned, 2, 1);
-  printf("6 blocks later the first word is felt: %s, with 4 rows; %s, without\n",
-         felt(ROWS) ? "yes" : "no", felt(0) ? "yes" : "no");
+  printf("does the first word matter 6 blocks later? with 4 rows: %s; without: %s\n",
+         matters(ROWS) ? "yes" : "no", matters(0) ? "yes" : "no");
   return 0;
 }

@@ -1,10 +1,11 @@
 #!/bin/sh
 # check.sh: the long list. Each part is a script of rows that can be run alone, too; a tool that is
-# missing is skipped by name. Usage: tests/check.sh [PART...]     all parts by default
+# missing is skipped by name. Usage: tests/check.sh [PART...]     by default all but the longer ones
 # The table of what came out goes to build/TRUST.md, parts that did not run now as they last did;
 # tests/TRUST.md is a copy of one.
 cd "$(dirname "$0")/.." || exit 1
 parts="compilers machines embedded sanitizers bad_input fuzz faults long instructions"
+longer="coverage"
 kept=build/trust
 mkdir -p $kept
 passed=0 failed=0 skipped=0
@@ -21,6 +22,7 @@ title() {                                              # the script's first word
     faults) echo "Faults" ;;
     long) echo "Long runs" ;;
     instructions) echo "Instruction counts" ;;
+    coverage) echo "Coverage" ;;
   esac
 }
 
@@ -50,7 +52,7 @@ says what that printed. "Emulated": qemu ran every instruction; no such machine 
 
 longctx.h $version on $cpu, $(getconf _NPROCESSORS_ONLN) cores, $system.
 END
-  for part in $parts; do
+  for part in $parts $longer; do
     printf '\n## %s\n\n`tests/%s.sh`: ' "$(title "$part")" "$part"
     cat "$kept/$part.sum" 2> $kept/none || echo "not run"
     [ -f "$kept/$part.rows" ] || continue

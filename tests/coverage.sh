@@ -1,25 +1,66 @@
 #!/bin/sh
-# coverage.sh: which lines of longctx.h some quick tests reach, by gcov, merged over the programs.
-# Rooms 5 and 6 are compiled once per instruction set: a line counts when one of them ran it, and
-# what this machine's compiler leaves out (NEON, WASM) is no line.
-# Usage: tests/coverage.sh        lines that none reaches: build/coverage/uncovered
+# coverage.sh: which lines, branches and conditions of longctx.h the tests reach. What is left is
+# named in build/coverage/left; more of it than the bounds below fails. Usage: tests/coverage.sh
+# Counted by clang 19 as the source has them: gcov's branches are the compiler's, thousands of them
+# copies that unrolling and inlining made. A condition is reached when it alone was seen to decide
+# (MC/DC). Rooms 5 and 6 are read once per instruction set and count once: where scalar,
+# scalar-fma, sse2 or avx2 had it. avx512's own words count only on a machine that runs them; what
+# is not compiled on x86-64 Linux (NEON, WASM, MSVC) counts nowhere.
+# Debian: clang-19 llvm-19 libclang-rt-19-dev libomp-19-dev qemu-user-static python3
 cd "$(dirname "$0")/.." || exit 1
 top=$PWD own=$PWD/build/coverage
-rm -rf "$own" && mkdir -p "$own" && cd "$own" || exit 1
-for test in plan order fuzz_calls; do
-  mkdir "$test" && cd "$test" || exit 1
-  gcc -std=c99 -O0 --coverage -I"$top" -pthread -o run "$top/tests/$test.c" -lm &&
-    ./run > log && gcov -b ./*.gcda > said || { tail -n 5 log; exit 1; }
-  echo "$test: $(sed -n '/longctx.h/,/^$/p' said | grep -e '^Lines' -e '^Taken' | tr '\n' ' ')"
+linked="order plan window attend kernels threads fuzz_calls"
+inside="tools state memory feedback"                   # they look inside: built with the header
+clang="clang-19 -std=c99 -O1 -w -fopenmp -fprofile-instr-generate -I$top -I$top/examples -pthread"
+count="-fcoverage-mapping -fcoverage-mcdc unit.c"
+
+if [ "$1" = --test ]; then                             # one of them, built and run
   cd "$own" || exit 1
-done
-cat ./*/longctx.h.gcov | awk -v list="$own/uncovered" '
-  !/^ *[0-9#=*-]+:? *:? *[0-9]+:/ { next }
-  { split($0, part, ":"); count = part[1]; line = part[2] + 0 }
-  count ~ /-/ || line == 0 { next }
-  !(line in text) { lines++; text[line] = substr($0, index($0, part[2])) }
-  count !~ /[#=]/ && !(line in ran) { ran[line] = 1; hit++ }
-  END {
-    for (line in text) if (!(line in ran)) print text[line] | "sort -n > " list
-    printf "%d of %d lines of longctx.h, %.1f %%\n", hit, lines, 100 * hit / lines
-  }'
+  case " $inside " in
+    *" $2 "*)                                          # fast: without much to optimise
+      [ "$2" = tools ] && less=-O0 || less=-DLONGCTX_NO_SIMD
+      $clang $less $count -DTEST="\"$top/tests/$2.c\"" -o "$2" -lm ;;
+    *) $clang -DT_LINKED "$top/tests/$2.c" longctx.o -o "$2" -lm ;;
+  esac || exit 255                                     # which stops xargs
+  LLVM_PROFILE_FILE=$2.raw "./$2" > "$2.log" 2>&1 && exit 0
+  tail -n 5 "$2.log"
+  exit 255
+fi
+. tests/rows.sh
+
+measure() {
+  cd "$own" || return 1
+  # one name for the file of every program: by it the counts of private functions are added up
+  echo '#include TEST' > unit.c
+  $clang $count -DLONGCTX_IMPLEMENTATION -DTEST='"longctx.h"' -c -o longctx.o || return 1
+  printf '%s\n' $linked $inside |
+    xargs -n 1 -P "$rows_jobs" "$top/tests/coverage.sh" --test || return 1
+  # a processor that knows no leaf 7 of cpuid, a system that keeps nothing
+  LLVM_PROFILE_FILE=old.raw qemu-x86_64-static -cpu max,level=5,-xsave ./order || return 1
+  llvm-profdata-19 merge -o profile ./*.raw &&
+    llvm-cov-19 export -instr-profile=profile ./order > export.json &&
+    python3 "$top/tests/coverage.py" export.json "$top/longctx.h" left > sums
+}
+
+tools="clang-19 llvm-profdata-19 llvm-cov-19 python3 qemu-x86_64-static"
+rm -rf "$own" && mkdir -p "$own" || exit 1
+have="$tools"
+echo 'int main(void) { return 0; }' > "$own/try.c"
+clang-19 -fopenmp -fprofile-instr-generate "$own/try.c" -o "$own/try" 2> "$own/log" ||
+  tools="$tools libomp-19-dev,libclang-rt-19-dev"
+grep -q avx2 /proc/cpuinfo || tools="$tools avx2"
+for tool in $tools; do command -v "$tool" > "$own/log" || have=; done
+[ -z "$have" ] || (measure) > "$own/log" 2>&1 || cat "$own/log"
+
+reached() {                                            # reached KIND NAME BOUND
+  row "$2 of longctx.h" "$tools" "awk -v kind=$1 '\$1 == kind { seen = 1
+      printf \"%d of %d reached, %.1f %%\\n\", \$2, \$3, 100 * \$2 / \$3; less = \$3 - \$2 > $3 }
+    END { exit less || !seen }' build/coverage/sums || {
+      grep ': $1' build/coverage/left; tail -n 1 build/coverage/log; exit 1; }"
+}
+
+reached line "lines" 0
+reached branch "branches" 0
+reached condition "conditions, MC/DC," 0
+
+rows_end

@@ -12,6 +12,7 @@ part tests/long.sh full                                # 10^9 tokens
 part tests/machines.sh full                            # every shape, emulated
 part tests/faults.sh 10000                             # kills
 part tests/fuzz.sh 3600                                # an hour each
-part tests/coverage.sh                                 # minutes, but nothing to fail
+part tests/coverage.sh                                 # minutes
+part tests/mutate.py                                   # 300 mutants, an hour
 
 [ "$failed" -eq 0 ]
