@@ -14,15 +14,15 @@
      passkey  "The pass key is 4 1 5 9 2." at the start, in the middle or before the last tenth of
               a text; at its end the key is asked for. A trial is one key, right when all five
               digits are; passkey_digits counts them singly.
-     facts    sentences like "Perric put the tin lamp in Oakmoor.", one behind each key and asked
-              for with it; or many spread over 8,192 tokens, position "any", and each asked for at
-              its end. A trial is one fact, right when both halves of the place's name are. The
-              model of feedback was taught keys only.
+     facts    sentences like "Perric put the tin lamp in Oakmoor.", one where a key would be told
+              and asked for where the key would be; or many spread over 8,192 tokens, position "any",
+              and each asked for at its end. A trial is one fact, right when both halves of the
+              place's name are. Models of their own answer them, facts_linear and facts_delta.
 
    Answers are the model's own: the likeliest token is read back. The state is forked to ask, so that
    asking leaves no trace; one stream serves all distances. Accuracy stands with its 95 % interval
    (Wilson). The arms
-     window           the model of memory_linear, its window alone
+     window           the model of memory_linear (facts_linear), its window alone
      sinks            the same with 4 sinks
      memory_linear    Infini-attention, linear rule: trained so
      memory_delta     the same by the delta rule
@@ -44,18 +44,23 @@
 typedef struct arm {
   const char *name, *model;
   int sinks, plain, feedback, segments; /* plain: without what the model was trained to keep */
+  int facts;                            /* asked for facts, the others for keys */
 } arm;
 
 static const arm arms[] = {
-  { "window", "memory_linear", 0, 1, 0, 0 },
-  { "sinks", "memory_linear", 4, 1, 0, 0 },
-  { "memory_linear", "memory_linear", 0, 0, 0, 0 },
-  { "memory_delta", "memory_delta", 0, 0, 0, 0 },
-  { "block_window_m0", "feedback", 0, 1, 0, 0 },
-  { "block_window_m1", "feedback", 0, 1, 0, 1 },
-  { "block_window_m3", "feedback", 0, 1, 0, 3 },
-  { "feedback_m0", "feedback", 0, 0, 1, 0 },
-  { "feedback_m1", "feedback", 0, 0, 1, 1 },
+  { "window", "memory_linear", 0, 1, 0, 0, 0 },
+  { "sinks", "memory_linear", 4, 1, 0, 0, 0 },
+  { "memory_linear", "memory_linear", 0, 0, 0, 0, 0 },
+  { "memory_delta", "memory_delta", 0, 0, 0, 0, 0 },
+  { "block_window_m0", "feedback", 0, 1, 0, 0, 0 },
+  { "block_window_m1", "feedback", 0, 1, 0, 1, 0 },
+  { "block_window_m3", "feedback", 0, 1, 0, 3, 0 },
+  { "feedback_m0", "feedback", 0, 0, 1, 0, 0 },
+  { "feedback_m1", "feedback", 0, 0, 1, 1, 0 },
+  { "window", "facts_linear", 0, 1, 0, 0, 1 },
+  { "sinks", "facts_linear", 4, 1, 0, 0, 1 },
+  { "memory_linear", "facts_linear", 0, 0, 0, 0, 1 },
+  { "memory_delta", "facts_delta", 0, 0, 0, 0, 1 },
 };
 enum { N_ARMS = sizeof arms / sizeof *arms };
 
@@ -113,7 +118,7 @@ typedef struct stream {
   longctx *now, *fork, *ask; /* three contexts of one desc */
   size_t bytes;
   uint64_t seed;
-  int facts;            /* asked for them, too */
+  int facts;            /* asked for them, not for keys */
   int text[4096];
   float *logits;        /* [max_batch][vocab_size] */
 } stream;
@@ -185,16 +190,18 @@ static void stream_tell(stream *s, longctx *context, told *t)
   for (int i = 0; i < N_DIGITS; i++) t->key[i] = random_below(&s->seed, 10);
   t->thing = random_below(&s->seed, s->g->slots['t' - 'a'].n);
   t->place = random_below(&s->seed, s->g->slots['p' - 'a'].n);
-  stream_read(s, context, say(s->g, &s->g->key, t->key, &s->seed, s->text), NULL);
   if (s->facts) stream_tell_fact(s, context, t->thing, t->place);
+  else stream_read(s, context, say(s->g, &s->g->key, t->key, &s->seed, s->text), NULL);
 }
 
 static void stream_ask_told(stream *s, const longctx *context, const told *t, int position,
                             int distance, score *result)
 {
   int answer[N_DIGITS], right = 0;
-  if (s->facts)
+  if (s->facts) {
     add(&result->fact[position][distance], stream_ask_fact(s, context, t->thing, t->place));
+    return;
+  }
   stream_ask(s, context, &s->g->ask_key, NULL, answer, N_DIGITS);
   for (int i = 0; i < N_DIGITS; i++) {
     int good = answer[i] == s->g->slots['c' - 'a'].choice[t->key[i]].token[0];
@@ -306,7 +313,7 @@ static void run_job(const work *w, const job *j, score *result)
   if (!s) die("no memory", "");
   s->m = w->models[j->arm];
   s->g = w->g;
-  s->facts = !trained_in_blocks(&arms[j->arm]);
+  s->facts = arms[j->arm].facts;
   s->seed = (uint64_t)j->trial * 1000003 + (uint64_t)j->kind * 7919 + (uint64_t)j->held;
   longctx_desc d = arm_desc(&arms[j->arm], s->m);
   s->bytes = longctx_size(&d);
@@ -452,7 +459,7 @@ static void print_tables(const work *w, long longest)
   for (int h = 0; h < N_HELD; h++) printf(" %d |", held[h]);
   printf("\n|---|---:|---:|---:|---:|\n");
   for (int a = 0; a < N_ARMS; a++) {
-    if (!w->models[a] || trained_in_blocks(&arms[a])) continue;
+    if (!w->models[a] || !arms[a].facts) continue;
     printf("| %s |", arms[a].name);
     for (int h = 0; h < N_HELD; h++) print_share(&w->scores[a].many[h]);
     printf("\n");
@@ -537,7 +544,7 @@ static job *make_jobs(const options *o, const work *w, int *n_jobs)
       jobs[n++] = first;
       jobs[n++] = later;
     }
-    for (int h = 0; h < N_HELD && !trained_in_blocks(&arms[a]); h++)
+    for (int h = 0; h < N_HELD && arms[a].facts; h++)
       for (int t = 0; t < trials; t++) {
         job facts = { a, FACTS, h, t + 1, FACTS_AT };
         jobs[n++] = facts;
