@@ -16,7 +16,7 @@ recall linear "$dir/memory_linear.bin" --near 0.25 --seconds 1100 --fade 400 &
 memory=$!
 recall linear "$dir/facts_linear.bin" --seconds 600 --fade 220
 recall delta "$dir/facts_delta.bin" --source "$dir/facts_linear.bin" \
-    --seconds 80 --fade 60 --rate 1e-3
+    --seconds 300 --fade 200 --rate 1e-3
 wait "$memory"
 recall delta "$dir/memory_delta.bin" --source "$dir/memory_linear.bin" --seconds 0
 for rule in linear delta; do

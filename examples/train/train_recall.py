@@ -36,7 +36,9 @@ not there for the memory.
 
 memory_delta.bin: memory_linear.bin's tensors under the delta rule, untrained: delta FILE
 --source memory_linear.bin --seconds 0.
-facts_delta.bin: @DELTA@
+facts_delta.bin: facts_linear.bin, gone on with under the delta rule: delta FILE --source
+facts_linear.bin --seconds 300 --fade 200 --rate 1e-3, 425 steps. Untrained, its tensors hold
+100, 95, 76 and 38 % by that rule; trained, 100, 100, 98 and 62: as many as by the linear one.
 
 What facts take is a start (`begin`) that looks back. A place must be stored under the
 thing's two words, which stand two to four tokens before it. From a usual
