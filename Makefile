@@ -80,7 +80,7 @@ recall: $(BUILD)/bench/recall ## what each memory remembers, to a million tokens
 	@$(BUILD)/bench/recall $(RECALL)
 	@$(call PICTURE,recall)
 
-train:            ## train the shipped models again (about 40 minutes, PyTorch)
+train:            ## train the shipped models again (about an hour, PyTorch)
 	@examples/train/train.sh $(BUILD)/train
 
 clean:            ## remove what was built

@@ -11,12 +11,17 @@ export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 # two trainings side by side, on
 
 mkdir -p "$dir"
 ${CC:-cc} -std=c99 -O2 -o "$dir/story" "$here/story.c"
-"$python" "$here/train_recall.py" linear "$dir/facts_linear.bin" --seconds 400 --fade 120
-"$python" "$here/train_recall.py" delta "$dir/facts_delta.bin" \
-    --source "$dir/facts_linear.bin" --seconds 80 --fade 60 --rate 1e-3
+recall() { "$python" "$here/train_recall.py" "$@"; }
+recall linear "$dir/memory_linear.bin" --near 0.25 --seconds 1100 --fade 400 &
+memory=$!
+recall linear "$dir/facts_linear.bin" --seconds 600 --fade 220
+recall delta "$dir/facts_delta.bin" --source "$dir/facts_linear.bin" \
+    --seconds 300 --fade 200 --rate 1e-3
+wait "$memory"
+recall delta "$dir/memory_delta.bin" --source "$dir/memory_linear.bin" --seconds 0
 for rule in linear delta; do
-    "$python" "$here/train_recall.py" $rule "$dir/memory_$rule.bin" --measure \
-        --lengths 8192 --facts 1 4 16 64 --trials 8
+    recall $rule "$dir/memory_$rule.bin" --measure --lengths 8192 --trials 8
+    recall $rule "$dir/facts_$rule.bin" --measure --lengths --facts 1 4 16 64 --trials 8
 done
 "$python" "$here/train_story.py" data "$dir/story" "$dir"
 "$python" "$here/train_story.py" model "$dir" story &
