@@ -29,8 +29,9 @@ at_least memory_linear passkey 8192 1 0.9
 at_least memory_delta passkey 8192 1 0.9
 at_least window facts 2048 1 -0.05
 at_least memory_linear facts 2048 1 0.9
-at_least memory_linear facts 8192 4 0.75
+at_least memory_linear facts 8192 16 0.85
 at_least memory_delta facts 2048 1 0.9
+at_least memory_delta facts 8192 16 0.85
 at_least block_window_m1 passkey 8192 1 -0.05
 at_least feedback_m0 passkey 512 1 0.9
 at_least feedback_m0 passkey 8192 1 0.9
