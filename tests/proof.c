@@ -166,7 +166,7 @@ size_t fread(void *to, size_t size, size_t n, FILE *file)
   }
   if (known > all) known = all;
   any(to, all);
-  memcpy(to, front + file_at, known);
+  if (known > 0) memcpy(to, front + file_at, known);
   file_at += all;
   return n;
 }
