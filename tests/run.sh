@@ -2,6 +2,7 @@
 # run.sh: runs test programs and scripts, a few at a time, and adds up their closing lines.
 # Usage: tests/run.sh PROGRAM...      each ends with `N passed, M failed[, K skipped]`.
 jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
+export OMP_WAIT_POLICY=passive # tests share the cores: threads that wait must not spin
 
 # One program: what it says, indented, then its closing line; passed, failed, skipped to a file.
 one() {
