@@ -13,6 +13,5 @@ part tests/machines.sh full                            # every shape, emulated
 part tests/faults.sh 10000                             # kills
 part tests/fuzz.sh 3600                                # an hour each
 part tests/coverage.sh                                 # minutes
-part tests/mutate.py                                   # 300 mutants, an hour
 
 [ "$failed" -eq 0 ]
