@@ -25,6 +25,14 @@ m32="-m32 -msse2 -mfpmath=sse"
 qemu86="qemu-x86_64-static -cpu"
 golden "Haswell (emulated): avx2, scalar-fma"  gcc-12 "-O2 -static" "$qemu86 Haswell"
 golden "Nehalem (emulated): sse2, scalar"      gcc-12 "-O2 -static" "$qemu86 Nehalem"
+[ -f /usr/include/simde/x86/avx512.h ] && simde=env || simde=libsimde-dev
+avx512="-O2 -mavx2 -mfma -mf16c -DLONGCTX_NO_DISPATCH -isystem tests/avx512 -pthread"
+for test in golden kernels window attend memory feedback; do
+  row "$test, AVX-512's intrinsics by SIMDe on AVX2" "gcc-12 $simde" "
+    gcc-12 $c99 $avx512 -o \$own/test.exe tests/$test.c -lm &&
+    if grep -q avx2 /proc/cpuinfo; then \$own/test.exe; else $qemu86 Haswell \$own/test.exe; fi \
+      > \$own/log || { cat \$own/log; exit 1; }; tail -n 1 \$own/log"
+done
 golden "i686 with SSE2: 32 bits, native"       gcc-12 "-O2 $m32" env
 golden "i686 with SSE2, clang -O3, native"     clang-19 "-O3 $m32" env
 runs "every misuse, i686" order  gcc-12 "-O2 $m32 -pthread" env
