@@ -925,6 +925,7 @@ typedef struct lcx_kernels {
   void (*rotate)(const float *x, int dims, int half, const float *turn, float *y);
   float (*most)(const float *x, int n);
   void (*round)(const float *x, int n, float factor, int16_t *q);
+  void (*narrow)(const float *x, int n, uint16_t *h);
   void (*widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *keys);
   void (*widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *vals);
   void (*soften)(const lcx_rows *w, const int64_t *stand, int64_t x);
@@ -983,6 +984,7 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      v_exp2i(p, t): p * 2^i, i the low bits of t, by integer addition to the exponent
      LCX_FN(hmax): largest lane      v_lanes: 0, 1, 2, ...
      v_int: int32 lanes to float
+     v_store_f16: of numbers within 65504, nearest even; only where a set has an instruction
      v_shapes_*: S(type, rows, vectors of keys, vectors of values), how much a kernel holds in
        registers, largest first: at most 6 rows (int8: 4) and 8 vectors, each once. Behind one that
        does not divide 64 lanes (never int8) stands one of as many rows for the rest
@@ -1002,6 +1004,7 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
 #define v_load(p) _mm512_loadu_ps(p)
 #define v_store(p, a) _mm512_storeu_ps(p, a)
 #define v_load_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define v_store_f16(p, a) _mm256_storeu_si256((__m256i *)(void *)(p), _mm512_cvtps_ph(a, 0))
 #define v_load_bf16(p)                                                                           \
   _mm512_castsi512_ps(_mm512_slli_epi32(                                                         \
       _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p))), 16))
@@ -1056,6 +1059,7 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
 #define v_load(p) _mm256_loadu_ps(p)
 #define v_store(p, a) _mm256_storeu_ps(p, a)
 #define v_load_f16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define v_store_f16(p, a) _mm_storeu_si128((__m128i *)(void *)(p), _mm256_cvtps_ph(a, 0))
 #define v_load_bf16(p)                                                                           \
   _mm256_castsi256_ps(_mm256_slli_epi32(                                                         \
       _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p))), 16))
@@ -1202,6 +1206,7 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 #define v_load(p) vld1q_f32(p)
 #define v_store(p, a) vst1q_f32(p, a)
 #define v_load_f16(p) vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16((const uint16_t *)(p))))
+#define v_store_f16(p, a) vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(a)))
 #define v_load_bf16(p) vreinterpretq_f32_u32(vshll_n_u16(vld1_u16((const uint16_t *)(p)), 16))
 #define v_add(a, b) vaddq_f32(a, b)
 #define v_sub(a, b) vsubq_f32(a, b)
@@ -1570,6 +1575,19 @@ LCX_T static void LCX_FN(round)(const float *x, int n, float factor, int16_t *q)
     v_store(t, v_fma(v_load(x + i), v_set(factor), v_set(12582912.0f)));
     for (j = 0; j < v_width; ++j) q[i + j] = (int16_t)(int32_t)(lcx_bits(t[j]) - 0x4b400000u);
   }
+}
+
+/* x[n] to float16, to the bit as lcx_f16_from_f32; both arrays have 16 to spare */
+LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
+{
+  int i;
+#ifdef v_store_f16
+  v_f32 most = v_set(65504.0f), least = v_set(-65504.0f);
+  for (i = 0; i < n; i += v_width)
+    v_store_f16(h + i, v_max(v_min(v_load(x + i), most), least));
+#else
+  for (i = 0; i < n; ++i) h[i] = lcx_f16_from_f32(x[i]);
+#endif
 }
 
 /* numbers as they are stored, but int8; the tiles see no bfloat16, it was widened before */
@@ -2170,10 +2188,11 @@ LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, i
 }
 
 static const lcx_kernels LCX_FN(kernels) = {
-    v_width,            v_direct,        LCX_QUAD,           LCX_FN(shapes),     LCX_FN(turn),
-    LCX_FN(hold),       LCX_FN(rotate),  LCX_FN(most),       LCX_FN(round),      LCX_FN(widen_keys),
-    LCX_FN(widen_vals), LCX_FN(soften),  LCX_FN(quantise_w), LCX_FN(merge),      LCX_FN(finish),
-    LCX_FN(feature),    LCX_FN(recall),  LCX_FN(blend),      LCX_FN(fold),       LCX_FN(sum)};
+    v_width,            v_direct,           LCX_QUAD,       LCX_FN(shapes),     LCX_FN(turn),
+    LCX_FN(hold),       LCX_FN(rotate),     LCX_FN(most),   LCX_FN(round),      LCX_FN(narrow),
+    LCX_FN(widen_keys), LCX_FN(widen_vals), LCX_FN(soften), LCX_FN(quantise_w), LCX_FN(merge),
+    LCX_FN(finish),     LCX_FN(feature),    LCX_FN(recall), LCX_FN(blend),      LCX_FN(fold),
+    LCX_FN(sum)};
 
 #undef v_width
 #undef v_f32
@@ -2189,6 +2208,7 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef v_store
 #undef v_load_f16
 #undef v_load_bf16
+#undef v_store_f16
 #undef v_add
 #undef v_sub
 #undef v_mul
@@ -3013,16 +3033,23 @@ static int lcx_pairs(const lcx_layer *y)
   return y->rope == LONGCTX_ROPE_INTERLEAVED ? y->half : 0;
 }
 
-/* n numbers to memory as float32, float16 or bfloat16, `step` bytes apart */
-static void lcx_put(int type, const float *x, int n, unsigned char *p, int step)
+/* x[n] to memory as float32, float16 or bfloat16, `step` bytes apart; x has 16 to spare */
+static void lcx_put(const lcx_kernels *kernel, int type, const float *x, int n, unsigned char *p,
+                    int step)
 {
-  int i;
-  if (type == LONGCTX_F32)
-    for (i = 0; i < n; ++i, p += step) *(float *)(void *)p = x[i];
-  else if (type == LONGCTX_F16)
-    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_f16_from_f32(x[i]);
-  else
-    for (i = 0; i < n; ++i, p += step) *(uint16_t *)(void *)p = lcx_bf16_from_f32(x[i]);
+  uint16_t h[LCX_SPAN + 16];
+  int d, i;
+  for (d = 0; d < n; d += LCX_SPAN) { /* by few at a time: stacks may be small */
+    int end = lcx_min(LCX_SPAN, n - d);
+    if (type == LONGCTX_F32) {
+      for (i = 0; i < end; ++i, p += step) *(float *)(void *)p = x[d + i];
+      continue;
+    }
+    if (type == LONGCTX_F16) kernel->narrow(x + d, end, h);
+    else
+      for (i = 0; i < end; ++i) h[i] = lcx_bf16_from_f32(x[d + i]);
+    for (i = 0; i < end; ++i, p += step) *(uint16_t *)(void *)p = h[i];
+  }
 }
 
 /* x[n] of a token as int8 and their scale: a key, unsigned by + 128, or values. */
@@ -3047,7 +3074,7 @@ static void lcx_put_key(const lcx_kernels *kernel, const lcx_store *st, unsigned
   int size = lcx_elem(st->type_k);
   if (st->type_k == LONGCTX_Q8)
     lcx_put_q8(kernel, st, k, st->head_dim, tile, token, 1, tile + st->scale_k);
-  else lcx_put(st->type_k, k, st->head_dim, tile + token * size, st->tile * size);
+  else lcx_put(kernel, st->type_k, k, st->head_dim, tile + token * size, st->tile * size);
 }
 
 /* Likewise the values. */
@@ -3060,7 +3087,8 @@ static void lcx_put_val(const lcx_kernels *kernel, const lcx_store *st, unsigned
     lcx_put_q8(kernel, st, v, st->head_dim_v, val, token, 0, tile + st->scale_v);
   else
     for (d = 0; d < st->head_dim_v; d += LCX_PANEL)
-      lcx_put(st->type_v, v + d, lcx_panel_width(st, d), val + lcx_val_at(st, token, d), size);
+      lcx_put(kernel, st->type_v, v + d, lcx_panel_width(st, d), val + lcx_val_at(st, token, d),
+              size);
 }
 
 /* k [head_dim] un-rotated, v [head_dim_v] into a store of KV head h, at x; p is k's position. */

@@ -27,7 +27,7 @@ golden "Haswell (emulated): avx2, scalar-fma"  gcc-12 "-O2 -static" "$qemu86 Has
 golden "Nehalem (emulated): sse2, scalar"      gcc-12 "-O2 -static" "$qemu86 Nehalem"
 [ -f /usr/include/simde/x86/avx512.h ] && simde=env || simde=libsimde-dev
 avx512="-O2 -mavx2 -mfma -mf16c -DLONGCTX_NO_DISPATCH -isystem tests/avx512 -pthread"
-for test in golden kernels window attend memory feedback; do
+for test in golden tools kernels window attend memory feedback; do
   row "$test, AVX-512's intrinsics by SIMDe on AVX2" "gcc-12 $simde" "
     gcc-12 $c99 $avx512 -o \$own/test.exe tests/$test.c -lm &&
     if grep -q avx2 /proc/cpuinfo; then \$own/test.exe; else $qemu86 Haswell \$own/test.exe; fi \

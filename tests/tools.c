@@ -1,6 +1,9 @@
 /* tools.c: what depends on the machine, tried for machines that are not here: which instruction
-   sets a processor runs, and how multipliers of integer dots are packed for each. */
+   sets a processor runs, and how multipliers of integer dots are packed for each; and float16 as
+   each set here rounds to it. */
 #include "t.h"
+
+#include <math.h>
 
 /* ---- which instruction sets ------------------------------------------------------------------ */
 
@@ -104,9 +107,51 @@ static void test_pack(void)
   }
 }
 
+/* ---- float16 --------------------------------------------------------------------------------- */
+
+/* The nearest float16, ties to even, no further than 65504 (IEEE 754, binary16), as a number. */
+static double nearest_half(double x)
+{
+  int e;
+  double unit;
+  frexp(x, &e);
+  unit = ldexp(1, (e < -13 ? -13 : e) - 11);
+  x = nearbyint(x / unit) * unit;
+  return x > 65504 ? 65504 : x < -65504 ? -65504 : x;
+}
+
+/* From below the least float16 to above the greatest: each of them, the middles to the next, and
+   the float32 right beside those. */
+static void test_narrow(void)
+{
+  enum { PARTS = 1024, KINDS = 4, MANY = 2 * PARTS * KINDS };
+  static float x[MANY + 16];
+  static uint16_t h[MANY + 16];
+  int isa, e, m, i, wrong;
+  for (isa = 0; longctx_isa_name(isa) != NULL; isa++) {
+    if (!lcx_available(isa)) continue;
+    for (e = -27; e <= 17; e++) {
+      t_case("%s, 2^%d", longctx_isa_name(isa), e);
+      for (m = 0; m < PARTS; m++) {
+        float half = (float)ldexp(1 + (m + 0.5) / PARTS, e), *y = x + 2 * KINDS * m;
+        y[0] = (float)ldexp(1 + (double)m / PARTS, e);
+        y[1] = half;
+        y[2] = nextafterf(half, 0);
+        y[3] = nextafterf(half, 2 * half);
+        for (i = 0; i < KINDS; i++) y[KINDS + i] = -y[i];
+      }
+      lcx_kernels_of(isa)->narrow(x, MANY, h);
+      for (wrong = i = 0; i < MANY; i++)
+        wrong += (double)lcx_f32_from_f16(h[i]) != nearest_half(x[i]) || h[i] >> 15 != (x[i] < 0);
+      CHECK_EQ(wrong, 0);
+    }
+  }
+}
+
 int main(void)
 {
   test_features();
   test_pack();
+  test_narrow();
   return t_done();
 }

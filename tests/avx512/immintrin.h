@@ -31,6 +31,11 @@ static inline simde__m512 avx512_half(__m256i a)
   r.m256[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(a, 1));
   return simde__m512_from_private(r);
 }
+static inline __m256i avx512_to_half(simde__m512 a)
+{
+  simde__m512_private x = simde__m512_to_private(a);
+  return _mm256_set_m128i(_mm256_cvtps_ph(x.m256[1], 0), _mm256_cvtps_ph(x.m256[0], 0));
+}
 static inline __m128i avx512_bytes(simde__m512i a)
 {
   simde__m512i_private x = simde__m512i_to_private(a);
@@ -41,10 +46,12 @@ static inline __m128i avx512_bytes(simde__m512i a)
 #undef _mm512_cvtepi32_ps
 #undef _mm512_cvtepu16_epi32
 #undef _mm512_cvtph_ps
+#undef _mm512_cvtps_ph
 #undef _mm512_cvtepi32_epi8
 #define _mm512_cvtepi32_ps(a) avx512_float(a)
 #define _mm512_cvtepu16_epi32(a) avx512_widen(a)
 #define _mm512_cvtph_ps(a) avx512_half(a)
+#define _mm512_cvtps_ph(a, nearest) avx512_to_half(a)
 #define _mm512_cvtepi32_epi8(a) avx512_bytes(a)
 
 /* longctx.h chooses by these, and asks the compiler for instructions that are not there */
