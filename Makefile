@@ -37,7 +37,7 @@ CURVES     = --chunk 64 $(if $(OURS),-s 4 -w 60 --recall,--more --singly 2048)
 PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
   else echo 'no picture: gnuplot is not installed'; fi; rm -f bench/out/which
 
-.PHONY: help demo test check soak bench bench-kernels bench-feedback recall train clean programs
+.PHONY: help demo test check soak bench bench-kernels bench-feedback bench-ggml recall train clean programs
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -74,6 +74,10 @@ bench-kernels: $(BUILD)/bench/kernels ## decode and prefill against this machine
 bench-feedback: $(BUILD)/bench/feedback ## what feedback rows cost a whole model, minutes
 	@mkdir -p bench/out
 	@$(BUILD)/bench/feedback -f bench/out/feedback.csv $(BENCH)
+
+bench-ggml: $(BUILD)/bench/ggml ## against ggml's flash attention: GGML=its clone, see bench/ggml.c
+	@mkdir -p bench/out
+	@$(BUILD)/bench/ggml -f bench/out/ggml.csv $(BENCH)
 
 recall: $(BUILD)/bench/recall ## what each memory remembers, to a million tokens (FULL=1: ten)
 	@mkdir -p bench/out
@@ -114,6 +118,12 @@ $(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o bench/bench.h $(H
 $(BUILD)/bench/feedback: bench/feedback.c bench/bench.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples $< -o $@ -lm
+
+GGML_OF = $(if $(GGML),$(GGML),$(error GGML=a clone of ggml, built: bench/ggml.c says how))
+$(BUILD)/bench/ggml: bench/ggml.c bench/bench.h $(HEADER)
+	@mkdir -p $(@D)
+	$(CC) -std=c99 $(WARN) -O2 -I. -isystem $(GGML_OF)/include $< -o $@ \
+	  $(GGML)/build/src/libggml-cpu.a $(GGML)/build/src/libggml-base.a -fopenmp -lstdc++ -ldl -lm
 
 $(BUILD)/bench/recall: bench/recall.c bench/bench.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)

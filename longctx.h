@@ -902,8 +902,8 @@ LCX_INLINE lcx_memory lcx_memory_make(int head_dim, int head_dim_v)
   return m;
 }
 
-/* visible tokens of a span: first <= token < last */
-typedef struct lcx_hull { int first, last; } lcx_hull;
+/* visible tokens of a span: first <= token < last, by all its rows alike, or by some */
+typedef struct lcx_hull { int first, last, alike; } lcx_hull;
 
 /* How many rows, and vectors of keys or of values, a kernel takes at once, and the kernels. */
 typedef struct lcx_shape {
@@ -4316,11 +4316,13 @@ static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64
 
 static lcx_hull lcx_hull_of(const lcx_rows *w, int row, int end)
 {
-  lcx_hull h = {LCX_SPAN, 0};
-  for (; row < end; ++row) {
-    if (w->lo[row] >= w->hi[row]) continue;
-    if (w->lo[row] < h.first) h.first = w->lo[row];
-    if (w->hi[row] > h.last) h.last = w->hi[row];
+  lcx_hull h = {LCX_SPAN, 0, 1};
+  int r;
+  for (r = row; r < end; ++r) {
+    if (w->lo[r] != w->lo[row] || w->hi[r] != w->hi[row]) h.alike = 0;
+    if (w->lo[r] >= w->hi[r]) continue;
+    if (w->lo[r] < h.first) h.first = w->lo[r];
+    if (w->hi[r] > h.last) h.last = w->hi[r];
   }
   return h;
 }
@@ -4346,11 +4348,11 @@ static void lcx_qk(const lcx_kernels *kernel, const lcx_store *st, const lcx_spa
   int narrow = few || (w->careful && st->tile == 16), r = 0, end, i, c;
   for (t = kernel->shapes; r < w->n; ++t) {
     int step = t->key_vecs * width;
-    if (t->type != st->type_k || (narrow && t->key_vecs > 1)) continue;
+    if (t->type != st->type_k || t->rows > w->n - r || (narrow && t->key_vecs > 1)) continue;
     end = r + (w->n - r) / t->rows * t->rows;
-    for (c = r < end ? all.first / step * step : all.last; c < all.last; c += step)
+    for (c = all.first / step * step; c < all.last; c += step)
       for (i = r; i < end; i += t->rows) {
-        lcx_hull some = lcx_hull_of(w, i, i + t->rows);
+        lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
         if (c < some.last && c + step > some.first)
           (c + step > LCX_SPAN ? t + 1 : t)->qk(st, sp, w, q + i * st->head_dim, i, c);
       }
@@ -4360,18 +4362,18 @@ static void lcx_qk(const lcx_kernels *kernel, const lcx_store *st, const lcx_spa
 
 /* The values' sums of all rows. */
 static void lcx_pv(const lcx_kernels *kernel, const lcx_store *st, const lcx_span *sp,
-                   const lcx_rows *w)
+                   const lcx_rows *w, lcx_hull all)
 {
   const lcx_shape *t, *u;
   int width = kernel->width, r = 0, end, d, i, j, left;
   for (t = kernel->shapes; r < w->n; ++t) {
-    if (t->type != st->type_v) continue;
+    if (t->type != st->type_v || t->rows > w->n - r) continue;
     end = r + (w->n - r) / t->rows * t->rows;
-    for (d = r < end ? 0 : st->head_dim_v; d < st->head_dim_v; d += u->val_vecs * width) {
+    for (d = 0; d < st->head_dim_v; d += u->val_vecs * width) {
       left = lcx_panel_width(st, d) - d % LCX_PANEL;
       u = LCX_PANEL - d % LCX_PANEL < t->val_vecs * width ? t + 1 : t;
       for (i = r; i < end; i += t->rows) {
-        lcx_hull some = lcx_hull_of(w, i, i + t->rows);
+        lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
         if (some.first >= some.last) continue;
         if (left > width) u->pv(st, sp, w, i, d, some.first, some.last);
         else for (j = 0; j < t->rows; ++j) t->pv_narrow(st, sp, w, i + j, d, some.first, some.last);
@@ -4386,7 +4388,7 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
                         const unsigned char *ring, int64_t from, int64_t to)
 {
   const lcx_store *sk = store, *sv = store;
-  int r, i, j, slot, wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
+  int r, i, j, slot, slots = LCX_SPAN / store->tile, wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
   int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
   lcx_store wide;
   int64_t x;
@@ -4405,7 +4407,7 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
   to = lcx_min64(to, w->to[which][w->n - 1]);
   x = from / LCX_SPAN * LCX_SPAN;
   slot = lcx_slot_of(store, x);
-  for (; x < to; x += LCX_SPAN, slot = (slot + LCX_SPAN / store->tile) % store->tiles) {
+  for (; x < to; x += LCX_SPAN, slot = (slot + slots) % store->tiles) {
     lcx_hull all = lcx_visible(w, which, x);
     lcx_span stored, key_span, val_span;
     const lcx_span *key = &stored, *val = &stored;
@@ -4426,7 +4428,7 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     lcx_qk(kernel, sk, key, w, w->q[which], all);
     kernel->soften(w, w->stand[which], x);
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, val, w, all);
-    lcx_pv(kernel, sv, val, w);
+    lcx_pv(kernel, sv, val, w, all);
   }
   for (r = 0; r < w->n; ++r) {
     float sum[16];
