@@ -511,7 +511,7 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #endif
 
 #if defined(__OPTIMIZE_SIZE__) && !LCX_X86 && !LCX_ARM && !LCX_WEB
-#define LCX_SMALL 1 /* scalar words alone, and asked to be small: one shape, no loop unrolled */
+#define LCX_SMALL 1 /* scalar words alone, asked to be small: one set, one shape, no unrolling */
 #else
 #define LCX_SMALL 0
 #endif
@@ -2247,9 +2247,11 @@ static const lcx_kernels LCX_FN(kernels) = {
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wsign-conversion"
 #endif
+#if !LCX_SMALL || !LCX_BASE_FMA
 #define LCX_PASS LCX_SCALAR
 #include LONGCTX_FILENAME
 #undef LCX_PASS
+#endif
 #if LCX_BASE_FMA || LCX_X86 && LCX_GNU
 #define LCX_PASS LCX_SCALAR_FMA
 #include LONGCTX_FILENAME
@@ -4388,7 +4390,8 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
                         const unsigned char *ring, int64_t from, int64_t to)
 {
   const lcx_store *sk = store, *sv = store;
-  int r, i, j, slot, slots = LCX_SPAN / store->tile, wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
+  int r, i, j, slot, slots = LCX_SPAN / store->tile;
+  int wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
   int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
   lcx_store wide;
   int64_t x;
