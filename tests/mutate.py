@@ -187,7 +187,7 @@ def prepare(text):
             shutil.copy(f"tests/{name}", f"{OWN}/tests/{name}")
     put(text)
     with open(f"{OWN}/impl.c", "w") as f:
-        f.write('#define LONGCTX_IMPLEMENTATION\n#include "longctx.h"\n')
+        f.write('#include "tests/t.h"\n')  # with what must always hold inside
     plain = {}
     for build in BUILDS:
         for name in {s[1] for s in QUICK + SLOW} - set(INSIDE):

@@ -1,14 +1,9 @@
 /* plan.c: which descriptions are good, what they cost, and that a context stays in its block. */
 #define _DEFAULT_SOURCE 1              /* MAP_ANONYMOUS                                          */
+#include "pages.h"
 #include "text.h"
 
 #include <limits.h>
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <sys/mman.h>
-#include <unistd.h>
-#define HAVE_PAGES 1
-#endif
 
 static longctx_desc plain(void)
 {
@@ -78,6 +73,7 @@ static void test_bad_counts(void)
   REFUSE(max_batch, INT_MIN);
   REFUSE(max_threads, -1);
   REFUSE(max_threads, INT_MIN);
+  REFUSE(max_threads, 1025);
 }
 
 static void test_bad_kinds(void)
@@ -210,6 +206,7 @@ static void test_feedback_sizes(void)
 {
   longctx_desc d = longctx_desc_make(3, 32, 8, 128, 4096), none;
   longctx_sizes sizes, without;
+  int i;
   d.block = 1024;
   d.type_k = d.type_v = LONGCTX_F16;
   none = d;
@@ -221,6 +218,18 @@ static void test_feedback_sizes(void)
   CHECK_EQ(sizes.feedback, 3 * 64 * (2 * 32 * 128 * 4 + 2 * 8 * 128 * 2));
   CHECK_EQ(sizes.memory, 0);
   CHECK(sizes.state >= without.state + sizes.feedback);
+
+  d = longctx_desc_make(1, 4, 2, 64, 64);              /* working space: of 4, 40 and most rows  */
+  d.block = 64;
+  for (i = 0; i < 3; i++) {
+    d.feedback_len = i == 0 ? 2 : i == 1 ? 20 : 48;
+    CHECK_EQ(longctx_measure(&d, &sizes), LONGCTX_OK);
+    CHECK(i == 0 || sizes.scratch > without.scratch);
+    without = sizes;
+  }
+  d.feedback_len = 64;
+  CHECK_EQ(longctx_measure(&d, &sizes), LONGCTX_OK);
+  CHECK_EQ(sizes.scratch, without.scratch);            /* no more than 96 at a time              */
 }
 
 static void test_bad_numbers(void)
@@ -333,6 +342,7 @@ static void test_good_edges(void)
   ACCEPT(max_batch, 4096);
   ACCEPT(max_threads, 1);
   ACCEPT(max_threads, 64);
+  ACCEPT(max_threads, 1024);
   ACCEPT(type_k, LONGCTX_Q8);
   ACCEPT(type_v, LONGCTX_Q8);
   ACCEPT(positions, LONGCTX_POS_TEXT);
@@ -703,11 +713,11 @@ static void try_between_zones(const longctx_desc *d, int shift, const float *row
   float *out = t_floats(ROW_FLOATS);
   longctx *lc;
   CHECK(longctx_init(mem, bytes - 1, d) == NULL);
-  CHECK(all_are(all, bytes + 2 * ZONE + 64, 0xa5));
+  CHECK(all_are(all, bytes + 2 * ZONE + 64, 0xff));
   lc = longctx_init(mem, bytes, d);
   if (CHECK(lc != NULL)) exercise(lc, d, row, out, seed);
-  CHECK(all_are(all, (size_t)(ZONE + shift), 0xa5));
-  CHECK(all_are(mem + bytes, (size_t)(ZONE + 64 - shift), 0xa5));
+  CHECK(all_are(all, (size_t)(ZONE + shift), 0xff));
+  CHECK(all_are(mem + bytes, (size_t)(ZONE + 64 - shift), 0xff));
   free(all);
   free(out);
 }
@@ -742,22 +752,6 @@ static void test_misaligned(void)
 /* ---- guard pages: one byte outside is a fault, for the block and for the caller's rows ------- */
 
 #ifdef HAVE_PAGES
-typedef struct guarded { char *base; size_t length; } guarded;
-
-/* The last `bytes` bytes before a page that may not be touched; one such page lies before, too. */
-static void *guard(guarded *g, size_t bytes)
-{
-  size_t page = (size_t)sysconf(_SC_PAGESIZE), inner = (bytes + page - 1) / page * page;
-  g->length = inner + 2 * page;
-  g->base = (char *)mmap(NULL, g->length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (g->base == (char *)MAP_FAILED ||
-      mprotect(g->base + page, inner, PROT_READ | PROT_WRITE) != 0) {
-    printf("no guard pages\n");
-    exit(1);
-  }
-  return g->base + page + inner - bytes;
-}
-
 static float *guarded_copy(guarded *g, const float *x, int n)
 {
   float *y = (float *)guard(g, sizeof *y * (size_t)n);
@@ -792,7 +786,7 @@ static void try_guarded(const longctx_desc *d, const float *row)
     CHECK_EQ(longctx_commit(lc, n), LONGCTX_OK);
   }
   free(spare);
-  for (l = 0; l < 5; l++) munmap(g[l].base, g[l].length);
+  for (l = 0; l < 5; l++) unguard(&g[l]);
 }
 
 static void test_guard_pages(void)

@@ -16,6 +16,10 @@
 
 #ifndef T_LINKED
 #define LONGCTX_IMPLEMENTATION
+#ifndef LONGCTX_ASSERT                 /* what must always hold inside does                      */
+#define LONGCTX_ASSERT(x)                                                                         \
+  ((x) ? (void)0 : (printf("longctx.h:%d: not so: %s\n", __LINE__, #x), exit(1)))
+#endif
 #endif
 #include "../longctx.h"
 
@@ -158,7 +162,7 @@ static inline void *t_memory(size_t bytes)
 {
   void *mem = malloc(bytes ? bytes : 1);
   if (mem == NULL) { printf("out of memory\n"); exit(1); }
-  memset(mem, 0xa5, bytes);                            /* what malloc gives is never clean       */
+  memset(mem, 0xff, bytes);                            /* nothing but NaN: malloc cleans nothing */
   return mem;
 }
 

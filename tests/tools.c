@@ -52,6 +52,8 @@ static void test_features(void)
     int level = level_of(longctx_isa_name(isa));
     unsigned all[WORDS], none[WORDS] = { 0, 0, 0, 0 };
     if (level < 0) continue;
+    t_case("%s", longctx_isa_name(isa));
+    if (level == 0) CHECK(lcx_available(isa));
     for (f = 0; f < WORDS; f++) all[f] = ~0u;
     t_case("%s, all bits", longctx_isa_name(isa));
     CHECK_EQ(has(isa, all), 1);
