@@ -131,7 +131,7 @@ if (dots > 0) set label sprintf("int8 dots %.0f Gop/s", dots) at 3900,dots*1.22 
   textcolor rgb ink_int8
 set arrow from 0.33,0.33*cold to top/cold,top nohead lw 2.5 lc rgb roof
 set arrow from fma/cold,fma to 4096,fma nohead lw 2.5 lc rgb roof
-if (hot > 1.5*cold) set arrow from 0.33,0.33*hot to fma/hot,fma nohead lw 1.5 dt 2 lc rgb faint
+if (hot > 1.5*cold) set arrow from 0.33,0.33*hot to 0.58*fma/hot,0.58*fma nohead lw 1.5 dt 2 lc rgb faint
 if (dots > 0) set arrow from dots/cold,dots to 4096,dots nohead lw 2.5 dt 4 lc rgb ink_int8
 do for [kind in "svg png"] {
   size = kind eq "svg" ? 0.5 : 1
