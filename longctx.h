@@ -1,4 +1,4 @@
-/* longctx.h 1.1.0 - an endless context in a fixed amount of memory, for any transformer.
+/* longctx.h 1.1.1 - an endless context in a fixed amount of memory, for any transformer.
 
    One C99 / C++11 header, libc only. It stands where the attention loop of a forward pass stood:
    give it q, k, v of a layer and from then on memory and time per token never grow.
@@ -55,9 +55,9 @@
 /* == 1 MANUAL ==                                                                               */
 /* What the library promises and what it asks for; every function's contract stands in room 2.  */
 
-/* BUILD (define before including; all but IMPLEMENTATION alike in every file)
+/* BUILD (define before including; all but IMPLEMENTATION and STATIC alike in every file)
 
-     LONGCTX_IMPLEMENTATION   in exactly one file: the code
+     LONGCTX_IMPLEMENTATION   in exactly one file, best one that holds nothing else: the code
      LONGCTX_STATIC           a private copy in this file (with LONGCTX_IMPLEMENTATION)
      LONGCTX_NO_STDIO         without longctx_save, longctx_load, longctx_restore and <stdio.h>
      LONGCTX_NO_SIMD          scalar code only
@@ -66,14 +66,16 @@
      LONGCTX_NO_OPENMP        serial even when compiled with OpenMP
      LONGCTX_FILENAME         "this file's name", if it was renamed
      LONGCTX_ALLOW_FAST_MATH  compile under -ffast-math all the same: finite numbers come out
-                              right, not bit for bit; NaN and infinity are not noticed
+                              right, not bit for bit; NaN and infinity are not noticed. Without
+                              it these flags and their parts are refused, those that the compiler
+                              tells us of (-ffinite-math-only; gcc's -freciprocal-math)
      LONGCTX_ASSERT(x)        checks our own invariants; off by default
 
    STORAGE
      All state of all layers lives in one block that you give: longctx_size() bytes at any address
      that malloc could return (64-byte alignment is fastest). No malloc, no globals, no pointers
      inside: memcpy + longctx_open moves it, longctx_copy forks it, a static array holds it
-     (LONGCTX_STATIC_SIZE). It is never freed or resized by us. A function takes at most about 3 KB
+     (LONGCTX_STATIC_SIZE). It is never freed or resized by us. A function takes at most about 5 KB
      of stack in optimised builds.
 
    WINDOW, SINKS
@@ -104,7 +106,7 @@
      so they are never folded. A layer with kv_from reads its source's memory: with a smaller
      window of its own it misses what lies between.
      The rows folded are the stored ones, rotated back: float16, bfloat16 and int8 fold what they
-     kept. A row where k or v is not finite, reaches 2^39, or is float16's largest number 65504
+     kept. A row where k or v is not finite, reaches 2^22, or is float16's largest number 65504
      is not folded into its KV head. M and z are float32 sums with what rounding took from them, so
      10^9 tokens still count, each. DELTA is as published: a pair written twice comes back halved.
      The block that leaves with this one's end is folded as this one grows, 16 tokens at a time, in
@@ -135,13 +137,15 @@
    SCORE
      softcap(scale * q.k) + ALiBi; softmax over sinks and window, where a sink logit
      (longctx_set_sink_logits) joins maximum and denominator and brings no value. Query head h
-     reads KV head h / (n_heads / n_kv_heads). QK norms, biases and projections are the caller's.
+     reads KV head h / (n_heads / n_kv_heads). Feedback rows are in it as the window is, and their
+     own attention is the same. QK norms, biases and projections are the caller's.
 
    SAME BITS
      A token's output has the same bits one token at a time or in any chunks, before or after
      save and restore, with any number of threads or parts, through avx512, avx2, neon and
      scalar-fma, with gcc and clang at any -O. The ones without fused multiply-add (sse2, wasm,
-     scalar) agree among themselves. -ffast-math is refused because it ends that.
+     scalar) agree among themselves: longctx_set_isa chooses, open and load take the best. It wants
+     the default floating-point environment; -ffast-math is refused because it ends that.
 
    NUMBERS THAT ARE NOT
      A NaN or infinity in q makes that row of that head NaN. Keys and scaled queries beyond 2^40
@@ -182,7 +186,7 @@
 
 #define LONGCTX_VERSION_MAJOR 1
 #define LONGCTX_VERSION_MINOR 1
-#define LONGCTX_VERSION_PATCH 0
+#define LONGCTX_VERSION_PATCH 1
 
 #if !defined(LONGCTX_STATIC)
 #define LONGCTX_API extern
@@ -199,7 +203,8 @@ extern "C" {
 enum { LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16, LONGCTX_Q8 }; /* Q8: int8, one scale per row    */
 enum { LONGCTX_ROPE_NONE, LONGCTX_ROPE_HALF, LONGCTX_ROPE_INTERLEAVED };
 /* HALF rotates dims (i, i + rope_dims/2): HF and NeoX weights. INTERLEAVED rotates (2i, 2i + 1):
-   llama2.c, GPT-J, Meta and GGUF Llama weights. NONE: none, or the caller did. */
+   llama2.c, GPT-J, Meta and GGUF Llama weights. NONE: no RoPE. Keys that the caller rotated cannot
+   be turned back: sinks stay at their text positions, memory folds them as they are. */
 enum { LONGCTX_POS_CACHE, LONGCTX_POS_TEXT };
 enum { LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_LINEAR, LONGCTX_MEMORY_DELTA };
 enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
@@ -219,7 +224,7 @@ enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
   X(E_IO, -8, "reading or writing failed")                                                       \
   X(E_ISA, -9, "instruction set not available on this machine or in this build")
 #define LCX_X(name, value, text) LONGCTX_##name = value,
-enum { LONGCTX_ERRORS(LCX_X) LONGCTX_ERROR_END = 1 };
+enum { LONGCTX_ERRORS(LCX_X) };
 #undef LCX_X
 
 /* What may differ from layer to layer. longctx_layer_make copies the desc's values. */
@@ -312,8 +317,8 @@ LONGCTX_API int longctx_seek(longctx *, int64_t position);
 LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
    out [n][n_heads][head_dim_v], which overlaps none of them; float32, contiguous, un-rotated. The n
-   tokens follow the committed ones. k = v = NULL: reads only, of at most the rows that the layer
-   (or the one it reads from) has in the open batch, else E_ORDER. */
+   tokens follow the committed ones; n = 0 does nothing. k = v = NULL: reads only, of at most the
+   rows that the layer (or the one it reads from) has in the open batch, else E_ORDER. */
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
 /* The caller's own threads: call it once for each part 0 <= part < n_parts, all arguments alike,
@@ -323,7 +328,8 @@ LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q,
                                     const float *v, float *out, int part, int n_parts);
 LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
 /* Time moves n tokens; rows attended beyond n were drafts and are gone. With memory this is where
-   rows are folded, in every 16th token about 16 rows of each KV head. */
+   rows are folded, in every 16th token about 16 rows of each KV head. E_ARG beyond longctx_room,
+   E_ORDER while a layer has fewer than n rows or feedback is due. */
 LONGCTX_API int longctx_commit(longctx *, int n);
 /* Learned sinks (gpt-oss): logits [n_heads] before softmax, finite or -INFINITY; NULL = off. Not
    the sink tokens of the desc; both may be on. */
@@ -334,8 +340,9 @@ LONGCTX_API int longctx_set_sink_logits(longctx *, int layer, const float *logit
 /* How much of memory each query head takes: logits [n_heads] before the sigmoid, not NaN; at most
    -87 is closed, NULL closes all. E_ARG for a layer without memory. */
 LONGCTX_API int longctx_set_gate(longctx *, int layer, const float *logits);
-/* dst remembers what src remembers, too: shards of a text sum. Only what src has settled, which is
-   all blocks that left its window; no position moves. E_MISMATCH unless both are of one desc
+/* dst remembers what src remembers, too: shards of a text sum, but for each shard's sinks and what
+   is still in its window. Only what src has settled, which is all blocks that left it; no position
+   moves. E_MISMATCH unless both are of one desc
    (max_threads may differ), E_DESC where a layer remembers by the delta rule or none does. */
 LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src);
 
@@ -366,8 +373,8 @@ LONGCTX_API size_t longctx_state_size(const longctx *);
 /* Writes the committed state at the file's position and leaves the file right behind it. */
 LONGCTX_API int longctx_save(const longctx *, FILE *);
 /* A context in raw memory; the file decides the layout, max_threads is 1 (for more: longctx_init
-   and longctx_restore). NULL on failure with *error set (may be NULL); what was in `mem` is
-   lost. */
+   and longctx_restore): longctx_size of the saver's desc is enough. NULL on failure with *error set
+   (may be NULL); what was in `mem` is lost. */
 LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
 /* Into a live context of the same desc (max_threads may differ). Verifies the whole state before
    it touches the context, so the file must be seekable; a refusal changes nothing. Should reading
@@ -451,14 +458,22 @@ LONGCTX_API const char *longctx_isa_name(int isa);
 /* == 3 TOOLS ==                                                                                */
 /* The compiler layer, exact integer arithmetic, conversions of numbers. Called by everyone.    */
 
-#if (defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(_M_FP_FAST)) &&          \
+#if (defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(_M_FP_FAST) ||           \
+     defined(__RECIPROCAL_MATH__) || defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) &&   \
     !defined(LONGCTX_ALLOW_FAST_MATH)
-#error "longctx.h: -ffast-math (or -Ofast) ends its promise of the same bits. Compile the file \
-with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go on regardless."
+#error "longctx.h: -ffast-math (or -Ofast, or a part of it) ends its promise of the same bits. \
+Compile the file with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go \
+on regardless."
 #endif
 #if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
 #error "longctx.h: float arithmetic is wider than float here. Add -msse2 -mfpmath=sse on x86 \
 (it is x87's), -fexcess-precision=fast on s390x."
+#endif
+
+#if defined(__clang__) && (defined(__x86_64__) || defined(__aarch64__)) &&                       \
+    !defined(LONGCTX_ALLOW_FAST_MATH)
+#define LCX_PRECISE 1 /* clang does not tell of all the parts: whatever they are, not here */
+#pragma float_control(precise, on, push)
 #endif
 
 #include <string.h> /* memcpy, memset, memcmp; nothing else of libc */
@@ -580,8 +595,9 @@ with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go 
 #define LCX_LOG2E 1.4426950408889634
 #define LCX_STRIP 16                 /* columns of M, tokens and rows that memory takes at once */
 #define LCX_AHEAD 2048               /* floats of a memory that are fetched before its use */
-#define LCX_FOLDED 5.49755814e11f    /* 2^39: keys and values that reach it are not folded */
-#define LCX_STOCK 1.329227996e36f    /* 2^120: the most that M or z holds; nothing overflows */
+#define LCX_FOLDED 4194304.0f        /* 2^22: keys and values that reach it are not folded, so that
+   the loudest query that recalls 2^30 of the loudest rows stays within float32 */
+#define LCX_STOCK 1.329227996e36f    /* 2^120: the most that M or z holds */
 
 LCX_INLINE int lcx_min(int a, int b) { return a < b ? a : b; }
 LCX_INLINE int64_t lcx_min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -866,7 +882,7 @@ typedef struct lcx_rows {
   float *s;              /* [n][64] scores, then weights, of the span at hand                    */
   float *sum_m, *sum_l, *sum_o; /* like m, l, o, over all segments so far                        */
   float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: of the window, of the sinks    */
-  float *line, *key;     /* [head dims + 16] a row on its way in; the key, rotated               */
+  float *line, *key;     /* [head dims + 32] a row on its way in; the key, rotated               */
   float *keys, *vals;    /* a span widened to float32, or NULL                                   */
   int careful;           /* other parts may be writing other tiles of 16 of the span at hand     */
   int32_t *qi;           /* [n][head_dim/4][2] int8 queries, packed for the words, or NULL       */
@@ -3354,6 +3370,7 @@ static int lcx_folds(const longctx *lc, int n)
 
 LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src)
 {
+  const lcx_kernels *kernel;
   const uint64_t wish = offsetof(struct longctx, wish);
   lcx_memory m;
   int i, h, any = 0;
@@ -3368,11 +3385,11 @@ LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src)
   }
   if (!any) return LONGCTX_E_DESC;
   m = lcx_memory_of(dst);
+  kernel = lcx_kernels_of(dst->isa);
   for (i = 0; i < dst->wish.n_layers; ++i)
     for (h = 0; lcx_keeps_memory(lcx_layer_of(dst, i)) && h < dst->wish.n_kv_heads; ++h) {
       float *to = lcx_memory_at(dst, lcx_layer_of(dst, i), h);
-      lcx_kernels_of(dst->isa)
-          ->sum(to, lcx_memory_at(src, lcx_layer_of(src, i), h), to + m.floats, m.floats, 1);
+      kernel->sum(to, lcx_memory_at(src, lcx_layer_of(src, i), h), to + m.floats, m.floats, 1);
     }
   return LONGCTX_OK;
 }
@@ -3602,10 +3619,11 @@ static void lcx_derive(longctx *lc, int max_threads)
 {
   const lcx_wish *w = &lc->wish;
   lcx_origin o = {NULL, NULL};
-  int i, j;
+  int i, j, code;
   o.wish = (const unsigned char *)w;
-  i = lcx_layout(&o, w, (uint64_t)w->bytes, max_threads, lcx_at(lc, 0), &lc->plan);
-  LONGCTX_ASSERT(i == 0); /* it was checked */
+  code = lcx_layout(&o, w, (uint64_t)w->bytes, max_threads, lcx_at(lc, 0), &lc->plan);
+  LONGCTX_ASSERT(code == 0); /* it was checked */
+  (void)code;
   lc->max_threads = max_threads;
   lc->isa = lcx_best_isa();
   for (i = 0; i < (w->has_layers ? w->n_layers : 1); ++i) {
@@ -3732,12 +3750,9 @@ static int lcx_sound_number(int type, float limit, const unsigned char *p)
   return lcx_finite(x) && LCX_IN(x, -limit, limit);
 }
 
-static int lcx_sound_logits(const float *logits, int n)
+static int lcx_sound_logit(float logit)
 {
-  int i;
-  for (i = 0; i < n; ++i)
-    if (!(lcx_finite(logits[i]) && LCX_IN(logits[i], LCX_NOTHING, -LCX_NOTHING))) return 0;
-  return 1;
+  return lcx_finite(logit) && LCX_IN(logit, LCX_NOTHING, -LCX_NOTHING);
 }
 
 static int lcx_sound_gate(float gate) { return lcx_finite(gate) && LCX_IN(gate, 0, 1); }
@@ -3924,7 +3939,7 @@ static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int6
     for (n = 0; n < lc->wish.n_heads && !s->error; ++n) {
       float logit = has ? lcx_logits_of(lc, i)[n] : 0;
       lcx_stream_bytes(s, &logit, sizeof logit);
-      if (!s->error && !lcx_sound_logits(&logit, 1)) s->error = LONGCTX_E_FORMAT;
+      if (!s->error && !lcx_sound_logit(logit)) s->error = LONGCTX_E_FORMAT;
       if (s->mode == LCX_READ && !s->error) lcx_logits_of(lc, i)[n] = logit;
     }
     for (n = 0; n < lc->wish.n_heads && lcx_layer_of(lc, i)->memory && !s->error; ++n) {
@@ -4786,6 +4801,10 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 /* == 15 BACK DOOR ==                                                                           */
 /* Private macros removed, changelog, licence.                                                  */
 
+#ifdef LCX_PRECISE
+#pragma float_control(pop)
+#undef LCX_PRECISE
+#endif
 #undef LCX_AHEAD
 #undef LCX_ARM
 #undef LCX_AVX2
@@ -4853,6 +4872,10 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
+     1.1.1  A part of fast-math is refused (gcc, -ffinite-math-only) or of no effect (clang): it
+            changed bits unseen. Rows from 2^22 on are not folded into memory (2^39): what many of
+            them left could overflow in float32. Float16 is rounded by instruction where there is
+            one. At -Os without SIMD one set, the machine's own. LONGCTX_ERROR_END is gone.
      1.1.0  Compressive memory (Infini-attention), linear and delta rule: fields memory and
             memory_first, longctx_set_gate, longctx_memory_add. Feedback rows (TransformerFAM):
             fields feedback_len, feedback_dim and feedback, longctx_feedback and what begins with

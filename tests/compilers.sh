@@ -35,6 +35,8 @@ golden clang-16   "-std=c17 -O0"
 golden clang++-16 "-x c++ -std=c++17 -O2"
 golden clang-19   "-std=c99 -O3 -march=native"
 golden clang-19   "-std=c17 -O2 -ffp-contract=fast"
+golden clang-14   "-std=c99 -O3 -freciprocal-math"
+golden clang-19   "-std=c99 -O3 -funsafe-math-optimizations"
 golden clang++-19 "-x c++ -std=c++20 -O2"
 golden musl-gcc   "-std=c99 -O2 -static"
 golden tcc        "-std=c99"
@@ -47,6 +49,8 @@ refused() {                                            # refused COMPILER FLAGS 
 refused gcc-12   "-Ofast"                 "ends its promise"
 refused gcc-12   "-O2 -ffast-math"        "ends its promise"
 refused clang-19 "-Ofast -w"              "ends its promise"
+refused gcc-12   "-O2 -ffinite-math-only" "ends its promise"
+refused gcc-12   "-O2 -freciprocal-math"  "ends its promise"
 refused gcc-12   "-m32 -mfpmath=387"      "-msse2 -mfpmath=sse"
 
 # Loose arithmetic that was asked for: silent, and finite numbers come out right.

@@ -19,4 +19,8 @@ soak "across position 2^53" 100000 9007199254690992
 soak "up to the last position, 2^62" 100000 4611686018427287904
 [ -z "$full" ] || soak "10^9 tokens" 1000000000
 
+[ -z "$full" ] || row "10^6 programs of calls against a model" cc "
+  cc -std=c99 -O2 -I. -o \$own/calls tests/fuzz_calls.c -lm && \$own/calls 1000000 7 > \$own/log ||
+    { cat \$own/log; exit 1; }; grep programs \$own/log"
+
 rows_end

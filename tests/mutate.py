@@ -20,10 +20,10 @@ FLAGS = ["-std=c99", "-w", "-O1", "-DLONGCTX_NO_DISPATCH", "-DT_FIRST_FAILURE_EN
 # What runs, quickest first, each with its limit in CPU seconds; all mutants go through the quick
 # ones, then what lives through the slow ones. INSIDE look inside the header: compiled with it.
 QUICK = [(5, "order"), (10, "golden"), (20, "fuzz_calls", "300"), (20, "window"), (30, "kernels")]
-SLOW = [(60, "plan"), (90, "state"), (90, "fuzz_state"), (90, "fuzz_calls", "3000"),
+SLOW = [(20, "tools"), (60, "plan"), (90, "state"), (90, "fuzz_state"), (90, "fuzz_calls", "3000"),
         (120, "attend"), (200, "memory"), (300, "feedback"), (90, "compose", "13")]
 NEAR = {"PLAN": "plan", "STATE": "state", "MEMORY": "memory", "FEEDBACK": "feedback"}  # by room
-INSIDE = ("state", "fuzz_state", "memory", "feedback")
+INSIDE = ("tools", "state", "fuzz_state", "memory", "feedback")
 
 
 def run(command, seconds):
