@@ -251,7 +251,7 @@ def reasons():
     return known
 
 
-def table(results, seed, spent):
+def table(results, mark, spent):
     count = [r for r in results if r[1] in ("lives", "survived") or r[1].startswith("killed")]
     alive, why = [r for r in count if not r[1].startswith("killed")], reasons()
     killed = len(count) - len(alive)
@@ -263,10 +263,10 @@ def table(results, seed, spent):
         by[name] = by.get(name, 0) + 1
     out = [f"""# Mutants
 
-Written by `tests/mutate.py`, not by hand: small changes to longctx.h, drawn from seed {seed}, as
-many of each kind while they last; a test of `make test` that fails or hangs kills one. What does
-not compile ({sum(r[1] == "no code" for r in results)}) or gives the same object code \
-({sum(r[1] == "same code" for r in results)}) was drawn anew.
+Written by `tests/mutate.py`, not by hand: small changes to longctx.h, as many of each kind while
+they last, by {mark} (SHA-256). A test of `make test` that fails or hangs kills
+one. What does not compile ({sum(r[1] == "no code" for r in results)}) or gives the same object \
+code ({sum(r[1] == "same code" for r in results)}) was drawn anew.
 
 **{killed} of {len(count)} killed; {same} of the others are equivalent: no call could tell them from
 the original. {100 * killed / max(1, len(count) - same):.1f} % of those that could be told.** \
@@ -346,7 +346,7 @@ def main():
         keep()
         print(f"{r[1]}\t{r[3]}: {r[4].strip()} -> {r[5].strip()}", flush=True)
     spent = float(results[-1][6]) if results else 0
-    page, killed, counts, same = table(results, want.seed, spent)
+    page, killed, counts, same = table(results, mark, spent)
     with open("tests/MUTANTS.md", "w") as f:
         f.write(page)
     print(f"{killed} of {counts} killed, {same} equivalent")

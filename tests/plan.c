@@ -246,6 +246,8 @@ static void test_bad_numbers(void)
   REFUSE(rope_freqs, worse);
   REFUSE(scale, NAN);
   REFUSE(scale, INFINITY);
+  REFUSE(scale, 1.1e6f);
+  REFUSE(scale, -1.1e6f);
   REFUSE(softcap, -1.0f);
   REFUSE(softcap, NAN);
   REFUSE(softcap, INFINITY);
@@ -355,6 +357,7 @@ static void test_good_edges(void)
   ACCEPT(rope_mscale, 1.25);
   ACCEPT(rope_freqs, freqs);
   ACCEPT(scale, 1.0f);
+  ACCEPT(scale, 1e6f);
   ACCEPT(softcap, 50.0f);
   ACCEPT(alibi_max_bias, 8.0f);
 }
