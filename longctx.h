@@ -342,8 +342,8 @@ LONGCTX_API int longctx_set_sink_logits(longctx *, int layer, const float *logit
 LONGCTX_API int longctx_set_gate(longctx *, int layer, const float *logits);
 /* dst remembers what src remembers, too: shards of a text sum, but for each shard's sinks and what
    is still in its window. Only what src has settled, which is all blocks that left it; no position
-   moves. E_MISMATCH unless both are of one desc
-   (max_threads may differ), E_DESC where a layer remembers by the delta rule or none does. */
+   moves. E_MISMATCH unless both are of one desc (max_threads may differ), E_DESC where a layer
+   remembers by the delta rule or none does. */
 LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src);
 
 /* ---- feedback ------------------------------------------------------------------------------ */
@@ -595,8 +595,8 @@ on regardless."
 #define LCX_LOG2E 1.4426950408889634
 #define LCX_STRIP 16                 /* columns of M, tokens and rows that memory takes at once */
 #define LCX_AHEAD 2048               /* floats of a memory that are fetched before its use */
-#define LCX_FOLDED 4194304.0f        /* 2^22: keys and values that reach it are not folded, so that
-   the loudest query that recalls 2^30 of the loudest rows stays within float32 */
+#define LCX_FOLDED 4194304.0f        /* 2^22: louder rows are not folded; 2^30 loud ones recalled by
+                                        the loudest query still stay within float32 */
 #define LCX_STOCK 1.329227996e36f    /* 2^120: the most that M or z holds */
 
 LCX_INLINE int lcx_min(int a, int b) { return a < b ? a : b; }
