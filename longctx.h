@@ -3586,22 +3586,21 @@ static int lcx_aligned(const void *mem)
   return (uintptr_t)mem % offsetof(struct lcx_align, u) == 0;
 }
 
-/* The frequency table of layer i (-1: the desc's) in a block, or NULL. */
-static const double *lcx_freqs_of(const longctx *lc, int i)
+/* The wish of layer i, -1 for the desc's own, and its table of frequencies or NULL. Tables lie one
+   behind the other: asked for from -1 on in order, *at leads from one to the next. */
+static const double *lcx_freqs_next(const longctx *lc, int i, lcx_wish_layer *l, uint64_t *at)
 {
   const lcx_wish *w = &lc->wish;
   lcx_origin o = {NULL, NULL};
-  lcx_wish_layer l;
-  uint64_t at = offsetof(struct longctx, wish) + sizeof *w;
-  int j;
+  const double *f;
   o.wish = (const unsigned char *)w;
-  if (w->has_layers) at += (uint64_t)w->n_layers * sizeof l;
-  for (j = -1; j < i; ++j) {
-    lcx_wish_layer_at(&o, w, j, &l);
-    at += (uint64_t)l.n_freqs * sizeof(double);
-  }
-  lcx_wish_layer_at(&o, w, i, &l);
-  return l.n_freqs ? (const double *)(const void *)lcx_at(lc, at) : NULL;
+  if (i < 0)
+    *at = offsetof(struct longctx, wish) + sizeof *w +
+          (w->has_layers ? (uint64_t)w->n_layers * sizeof *l : 0);
+  lcx_wish_layer_at(&o, w, i, l);
+  f = l->n_freqs ? (const double *)(const void *)lcx_at(lc, *at) : NULL;
+  *at += (uint64_t)l->n_freqs * sizeof(double);
+  return f;
 }
 
 /* Press et al. (ALiBi, arXiv 2108.12409): slope of head h, in base 2 and negative */
@@ -3619,6 +3618,7 @@ static void lcx_derive(longctx *lc, int max_threads)
 {
   const lcx_wish *w = &lc->wish;
   lcx_origin o = {NULL, NULL};
+  uint64_t at = 0;
   int i, j, code;
   o.wish = (const unsigned char *)w;
   code = lcx_layout(&o, w, (uint64_t)w->bytes, max_threads, lcx_at(lc, 0), &lc->plan);
@@ -3626,12 +3626,12 @@ static void lcx_derive(longctx *lc, int max_threads)
   (void)code;
   lc->max_threads = max_threads;
   lc->isa = lcx_best_isa();
-  for (i = 0; i < (w->has_layers ? w->n_layers : 1); ++i) {
-    lcx_layer *y = lcx_layer_of(lc, i);
-    uint64_t *step = (uint64_t *)(void *)lcx_at(lc, y->steps);
-    const double *f = lcx_freqs_of(lc, w->has_layers ? i : -1);
+  for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
     lcx_wish_layer l;
-    lcx_wish_layer_at(&o, w, i, &l);
+    const double *f = lcx_freqs_next(lc, i, &l, &at);
+    const lcx_layer *y = lcx_layer_of(lc, i < 0 ? 0 : i); /* without a list, all are as the first */
+    uint64_t *step = (uint64_t *)(void *)lcx_at(lc, y->steps);
+    if (i < 0 && w->has_layers) continue;
     for (j = 0; !y->reads && j < y->half; ++j)
       step[j] = f ? lcx_freq_step(f[j]) : lcx_rope_step(l.rope_base, j, y->half);
   }
@@ -3701,7 +3701,7 @@ static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lc
 {
   const lcx_wish *w = &lc->wish;
   lcx_origin o = {NULL, NULL};
-  uint64_t need = 0, room = bytes - offsetof(struct longctx, wish);
+  uint64_t need = 0, at = 0, room = bytes - offsetof(struct longctx, wish);
   int i;
   o.wish = (const unsigned char *)w;
   if (lcx_check_wish(w) || w->has_layers < 0 || w->has_layers > 1) return LONGCTX_E_FORMAT;
@@ -3716,9 +3716,9 @@ static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lc
   if (need > room) return LONGCTX_E_SPACE;
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
     lcx_wish_layer l;
-    lcx_wish_layer_at(&o, w, i, &l);
+    const double *f = lcx_freqs_next(lc, i, &l, &at);
     if (!lcx_resolved(w, &l)) return LONGCTX_E_FORMAT;
-    if (l.n_freqs && lcx_check_freqs(lcx_freqs_of(lc, i), l.n_freqs)) return LONGCTX_E_FORMAT;
+    if (f && lcx_check_freqs(f, l.n_freqs)) return LONGCTX_E_FORMAT;
   }
   if (lcx_layout(&o, w, need, max_threads, NULL, p)) return LONGCTX_E_FORMAT;
   return p->total <= bytes ? LONGCTX_OK : LONGCTX_E_SPACE;
@@ -4732,30 +4732,28 @@ LONGCTX_API longctx_desc longctx_get_desc(const longctx *lc)
 {
   longctx_desc d;
   longctx_layer *list;
-  lcx_origin o = {NULL, NULL};
+  lcx_wish_layer l;
   const lcx_wish *w;
+  uint64_t at;
   int i;
   memset(&d, 0, sizeof d);
   if (!lc) return d;
   w = &lc->wish;
-  o.wish = (const unsigned char *)w;
 #define LCX_X(field) d.field = w->field;
   LCX_DESC_FIELDS(LCX_X)
 #undef LCX_X
 #define LCX_X(field) d.field = w->base.field;
   LCX_LAYER_FIELDS(LCX_X)
 #undef LCX_X
-  d.rope_freqs = lcx_freqs_of(lc, -1);
+  d.rope_freqs = lcx_freqs_next(lc, -1, &l, &at);
   d.max_threads = lc->max_threads;
   if (!w->has_layers) return d;
   d.layers = list = (longctx_layer *)(void *)lcx_at(lc, lc->plan.list);
   for (i = 0; i < w->n_layers; ++i) {
-    lcx_wish_layer l;
-    lcx_wish_layer_at(&o, w, i, &l);
+    list[i].rope_freqs = lcx_freqs_next(lc, i, &l, &at);
 #define LCX_X(field) list[i].field = l.field;
     LCX_LAYER_FIELDS(LCX_X)
 #undef LCX_X
-    list[i].rope_freqs = lcx_freqs_of(lc, i);
     list[i].feedback = l.feedback;
     list[i].kv_from = l.kv_from;
   }
@@ -4875,7 +4873,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
      1.1.1  A part of fast-math is refused (gcc, -ffinite-math-only) or of no effect (clang): it
             changed bits unseen. Rows from 2^22 on are not folded into memory (2^39): what many of
             them left could overflow in float32. Float16 is rounded by instruction where there is
-            one. At -Os without SIMD one set, the machine's own. LONGCTX_ERROR_END is gone.
+            one. At -Os without SIMD one set, the machine's own. Opening many layers with tables
+            is no longer quadratic. LONGCTX_ERROR_END is gone.
      1.1.0  Compressive memory (Infini-attention), linear and delta rule: fields memory and
             memory_first, longctx_set_gate, longctx_memory_add. Feedback rows (TransformerFAM):
             fields feedback_len, feedback_dim and feedback, longctx_feedback and what begins with

@@ -580,6 +580,29 @@ static void test_readers_are_free(void)
   CHECK(sizes.window < alone.window + 4096);
 }
 
+/* As many layers as there may be, a table of frequencies in each: a walk, not a walk per layer. */
+static void test_most_layers(void)
+{
+  enum { MOST = 65536 };
+  static const double freqs[2] = { 1.0, 0.1 };
+  longctx_desc d = longctx_desc_make(MOST, 1, 1, 4, 1), r;
+  longctx_layer *layers = (longctx_layer *)t_memory(MOST * sizeof *layers);
+  longctx *lc;
+  int i, error = 99;
+  for (i = 0; i < MOST; i++) {
+    layers[i] = longctx_layer_make(&d);
+    layers[i].rope_freqs = freqs;
+  }
+  d.layers = layers;
+  t_case("%d layers", MOST);
+  lc = t_new(&d);
+  CHECK(longctx_open(lc, longctx_size(&d), &error) == lc);
+  r = longctx_get_desc(lc);
+  CHECK(memcmp(r.layers[MOST - 1].rope_freqs, freqs, sizeof freqs) == 0);
+  free(lc);
+  free(layers);
+}
+
 static void test_null(void)
 {
   longctx_desc d = plain();
@@ -845,6 +868,7 @@ int main(void)
   test_frugal();
   test_static_size();
   test_readers_are_free();
+  test_most_layers();
   test_null();
   test_red_zones();
   test_misaligned();
