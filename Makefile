@@ -37,7 +37,8 @@ CURVES     = --chunk 64 $(if $(OURS),-s 4 -w 60 --recall,--more --singly 2048)
 PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
   else echo 'no picture: gnuplot is not installed'; fi; rm -f bench/out/which
 
-.PHONY: help demo test check soak bench bench-kernels bench-feedback bench-ggml recall train clean programs
+.PHONY: help demo test check soak bench bench-kernels bench-feedback bench-ggml recall train \
+        clean programs
 
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
@@ -111,7 +112,7 @@ $(BUILD)/bench/naive.o: bench/naive.c bench/naive.h
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -ffast-math -march=native -c $< -o $@
 
-$(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o bench/bench.h $(HEADER)
+$(BUILD)/bench/kernels: bench/kernels.c $(BUILD)/bench/naive.o bench/bench.h bench/inputs.h $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 $(if $(OPENMP),-fopenmp) -I. $< $(BUILD)/bench/naive.o -o $@ -lm
 
@@ -120,7 +121,7 @@ $(BUILD)/bench/feedback: bench/feedback.c bench/bench.h $(HEADER) $(ENGINE)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples $< -o $@ -lm
 
 GGML_OF = $(if $(GGML),$(GGML),$(error GGML=a clone of ggml, built: bench/ggml.c says how))
-$(BUILD)/bench/ggml: bench/ggml.c bench/bench.h $(HEADER)
+$(BUILD)/bench/ggml: bench/ggml.c bench/bench.h bench/inputs.h $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 -I. -isystem $(GGML_OF)/include $< -o $@ \
 	  $(GGML)/build/src/libggml-cpu.a $(GGML)/build/src/libggml-base.a -fopenmp -lstdc++ -ldl -lm
@@ -141,7 +142,8 @@ $(BUILD)/tests/threads_openmp: tests/threads.c tests/t.h tests/text.h $(HEADER)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 -fopenmp -I. -pthread $< -o $@ -lm
 
-$(BUILD)/tests/%: tests/%.c tests/t.h tests/text.h tests/bytes.h tests/oracle.h tests/pages.h tests/memory_golden.h \
+$(BUILD)/tests/%: tests/%.c tests/t.h tests/text.h tests/bytes.h tests/oracle.h tests/pages.h \
+                    tests/memory_golden.h \
                     tests/feedback_golden.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O2 -I. -Iexamples -pthread $< -o $@ -lm

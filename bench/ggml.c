@@ -20,6 +20,7 @@
 #define BENCH "ggml"
 #include "longctx.h"
 #include "bench.h"
+#include "inputs.h"
 
 #include "ggml-cpu.h"
 #include "ggml.h"
@@ -58,25 +59,6 @@ typedef struct bench {
   int n_ours, n_theirs;
 } bench;
 
-static void *memory(size_t bytes)
-{
-  size_t page = (size_t)2 << 20;
-  void *p = aligned_alloc(page, (bytes + page - 1) / page * page);
-  if (!p) die("no memory", "");
-  return p;
-}
-
-static float *random_floats(size_t n)
-{
-  static uint64_t x = 88172645463325252u;
-  float *p = (float *)memory(n * sizeof *p);
-  for (size_t i = 0; i < n; i++) {
-    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-    p[i] = (float)(x >> 40) / 8388608.0f - 1.0f;
-  }
-  return p;
-}
-
 /* ==== ours ==== */
 
 static void make_ours(bench *b)
@@ -93,7 +75,7 @@ static void make_ours(bench *b)
   d.type_k = d.type_v = s->type;
   if (longctx_check(&d)) die("desc", longctx_check(&d));
   bytes = longctx_size(&d);
-  b->block = memory(bytes);
+  b->block = memory(&bytes);
   b->lc = longctx_init(b->block, bytes, &d);
   for (int64_t at = 0; at < s->keys - s->n; ) {
     int n = (int)(s->keys - s->n - at < 64 ? s->keys - s->n - at : 64);
@@ -147,11 +129,11 @@ static void make_theirs(bench *b)
   struct ggml_threadpool *threads = ggml_threadpool_new(&pool);
   struct ggml_tensor *q, *mask;
   params.mem_size = (layer + rest + (1 << 20)) * (size_t)b->layers + ((size_t)1 << 20);
-  params.mem_buffer = memory(params.mem_size);
+  params.mem_buffer = memory(&params.mem_size);
   b->ctx = ggml_init(params);
-  b->graph = (struct ggml_cgraph **)memory((size_t)b->layers * sizeof *b->graph);
-  b->plan = (struct ggml_cplan *)memory((size_t)b->layers * sizeof *b->plan);
-  if (!b->ctx || !threads) die("ggml", "no context");
+  b->graph = (struct ggml_cgraph **)calloc((size_t)b->layers, sizeof *b->graph);
+  b->plan = (struct ggml_cplan *)calloc((size_t)b->layers, sizeof *b->plan);
+  if (!b->ctx || !threads || !b->graph || !b->plan) die("ggml", "no context");
   q = ggml_new_tensor_3d(b->ctx, GGML_TYPE_F32, s->head_dim, s->n, s->heads);
   for (int r = 0; r < s->n; r++)
     for (int h = 0; h < s->heads; h++)
@@ -168,7 +150,8 @@ static void make_theirs(bench *b)
     b->graph[l] = ggml_new_graph_custom(b->ctx, 8, false);
     ggml_build_forward_expand(b->graph[l], out);
     b->plan[l] = ggml_graph_plan(b->graph[l], 1, threads);
-    b->plan[l].work_data = (uint8_t *)memory(b->plan[l].work_size + 1);
+    b->plan[l].work_data = (uint8_t *)malloc(b->plan[l].work_size + 1);
+    if (!b->plan[l].work_data) die("no memory", "");
     if (l == 0) b->last = out;
   }
 }

@@ -36,10 +36,10 @@
 #define BENCH "kernels"
 #include "longctx.h"
 #include "bench.h"
+#include "inputs.h"
 #include "naive.h"
 
 #include <sched.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -332,35 +332,6 @@ typedef struct bench {
   sample ours[MOST_ISAS][MOST_THREADS], naive, read[MOST_THREADS];
   peaks peaks;
 } bench;
-
-static float random_float(void)
-{
-  static uint64_t x = 88172645463325252u;
-  x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-  return (float)(x >> 40) / 8388608.0f - 1.0f;
-}
-
-/* in huge pages where there are any, for the header and the plain loop alike */
-static void *memory(size_t *bytes)
-{
-  size_t page = (size_t)2 << 20;
-  void *p;
-  *bytes = (*bytes + page - 1) / page * page;
-  p = aligned_alloc(page, *bytes);
-  if (!p) exit(1);
-#ifdef MADV_HUGEPAGE
-  madvise(p, *bytes, MADV_HUGEPAGE);
-#endif
-  return p;
-}
-
-static float *random_floats(size_t n)
-{
-  size_t i, bytes = n * sizeof(float);
-  float *p = (float *)memory(&bytes);
-  for (i = 0; i < n; ++i) p[i] = random_float();
-  return p;
-}
 
 static void fill_context(bench *b)
 {

@@ -64,4 +64,11 @@ loose() {                                              # loose COMPILER FLAGS
 loose gcc-12   "-Ofast"
 loose clang-19 "-O3 -ffast-math"
 
+row "text and CPU time of compiling, every x86 set, gcc-12 -O2" "gcc-12 size" "
+  echo '#include \"longctx.h\"' > \$own/header.c &&
+  gcc-12 -std=c99 -O2 -I. -DLONGCTX_IMPLEMENTATION -c -o \$own/header.o \$own/header.c &&
+  times > \$own/times && size \$own/header.o > \$own/size &&
+  echo \"\$(awk 'NR == 2 { print \$1 }' \$own/size) bytes (61440 wanted),\" \\
+    \"\$(awk 'NR == 2 { print \$1 }' \$own/times) (3 s wanted)\""
+
 rows_end
