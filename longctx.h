@@ -813,15 +813,21 @@ LCX_INLINE size_t lcx_key_at(const lcx_store *s, int dim, int token)
 
 LCX_INLINE int lcx_panel_width(const lcx_store *s, int dim)
 {
-  return lcx_min(LCX_PANEL, s->head_dim_v - dim / LCX_PANEL * LCX_PANEL);
+  return lcx_min(LCX_PANEL, s->head_dim_v - (int)((unsigned)dim / LCX_PANEL * LCX_PANEL));
 }
 
-/* bytes from the values to element (token, dim) */
+/* bytes from the values to element (token, dim); type is the store's, a constant in the kernels */
+LCX_INLINE size_t lcx_val_of(const lcx_store *s, int type, int token, int dim)
+{
+  unsigned t = (unsigned)token, in = (unsigned)dim % LCX_PANEL, panel = (unsigned)dim - in;
+  unsigned width = (unsigned)lcx_panel_width(s, dim), first = panel * (unsigned)s->tile;
+  if (type == LONGCTX_Q8) return first + (t / 4 * width + in) * 4 + t % 4;
+  return (size_t)(first + t * width + in) * (size_t)lcx_elem(type);
+}
+
 LCX_INLINE size_t lcx_val_at(const lcx_store *s, int token, int dim)
 {
-  int in = dim % LCX_PANEL, panel = (dim - in) * s->tile, width = lcx_panel_width(s, dim);
-  if (s->type_v == LONGCTX_Q8) return (size_t)(panel + (token / 4 * width + in) * 4 + token % 4);
-  return (size_t)((panel + token * width + in) * lcx_elem(s->type_v));
+  return lcx_val_of(s, s->type_v, token, dim);
 }
 
 /* The ring's slot that holds the tile of token x. */
@@ -1002,8 +1008,8 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      v_int: int32 lanes to float
      v_store_f16: of numbers within 65504, nearest even; only where a set has an instruction
      v_shapes_*: S(type, rows, vectors of keys, vectors of values), how much a kernel holds in
-       registers, largest first: at most 6 rows (int8: 4) and 8 vectors, each once. Behind one that
-       does not divide 64 lanes (never int8) stands one of as many rows for the rest
+       registers, largest first: at most 6 rows (int8: 4) and 8 vectors. Smaller ones of as many
+       rows take rests; one must stand behind keys that do not divide 64 lanes (never int8)
      v_direct: up to so many rows read float16 as it is; more share one that was widened
 
    int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
@@ -1060,8 +1066,8 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
 #define LCX_QUAD LCX_QUAD_BYTES
 #define vw_store(w, j, t)                                                                        \
   _mm_storeu_si128((__m128i *)(void *)((w) + (j) / 4), _mm512_cvtepi32_epi8(_mm512_castps_si512(t)))
-#define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 4, 4)
-#define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 4, 4)
+#define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 4, 4) S(F32, 1, 2, 3)
+#define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 4, 4) S(F16, 1, 2, 3)
 #define v_shapes_q8(S) S(Q8, 4, 2, 4) S(Q8, 1, 4, 4)
 #define v_direct LCX_DIRECT
 
@@ -1123,8 +1129,9 @@ LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
   _mm_storel_epi64((__m128i *)(void *)(w + 2), _mm256_extracti128_si256(a, 1));
 }
 #define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
-#define v_shapes_f32(S) S(F32, 6, 2, 2) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
-#define v_shapes_f16(S) S(F16, 6, 2, 2) S(F16, 4, 3, 3) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
+#define v_shapes_f32(S) S(F32, 6, 2, 2) S(F32, 4, 2, 2) S(F32, 1, 8, 8) S(F32, 1, 4, 6)
+#define v_shapes_f16(S)                                                                          \
+  S(F16, 6, 2, 2) S(F16, 4, 3, 3) S(F16, 4, 2, 2) S(F16, 1, 8, 8) S(F16, 1, 4, 6)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 8, 8)
 #define v_direct LCX_ROWS /* widening is free beside fma */
 
@@ -1267,8 +1274,8 @@ LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32
 #define vw_store(w, j, t)                                                                        \
   vst1_u16((uint16_t *)((w) + (j) / 2),                                                          \
            vand_u16(vmovn_u32(vreinterpretq_u32_f32(t)), vdup_n_u16(255)))
-#define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 8, 8)
-#define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 8, 8)
+#define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 8, 8) S(F32, 1, 4, 4)
+#define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 8, 8) S(F16, 1, 4, 4)
 #define v_shapes_q8(S) S(Q8, 4, 4, 4) S(Q8, 1, 4, 4)
 #define v_direct LCX_DIRECT
 
@@ -1688,18 +1695,19 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
                                       int first, int last)
 {
   v_f32 acc[6][8], x[8];
-  float *o = w->o + r * w->stride + dim;
+  size_t row = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type)), stride = (size_t)w->stride;
+  float *o = w->o + (size_t)r * stride + dim;
   const float *p = w->s + r * LCX_SPAN;
-  size_t row = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type));
   int i, j, t;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
+    const float *y = o + (size_t)i * stride;
     v_f32 a = v_set(w->rescale[r + i]);
-    LCX_UNROLL for (j = 0; j < vecs; ++j)
-      acc[i][j] = v_mul(v_load(o + i * w->stride + j * v_width), a);
+    LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_mul(v_load(y + j * v_width), a);
   }
   for (t = first; t < last;) {
-    int g = t / 16, end = st->tile == 16 ? lcx_min(16 * g + 16, last) : last;
-    const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
+    unsigned g = (unsigned)t / 16, in = (unsigned)t % 16;
+    int end = st->tile == 16 ? lcx_min(t - (int)in + 16, last) : last;
+    const unsigned char *v = sp->tile[g] + st->val + lcx_val_of(st, type, sp->at[g] + (int)in, dim);
     for (; t < end; ++t, v += row) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
@@ -1713,7 +1721,8 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     }
   }
   LCX_UNROLL for (i = 0; i < rows; ++i) {
-    LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(o + i * w->stride + j * v_width, acc[i][j]);
+    float *y = o + (size_t)i * stride;
+    LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(y + j * v_width, acc[i][j]);
   }
 }
 
@@ -1790,7 +1799,8 @@ v_shapes_q8(LCX_SHAPES) LCX_SHAPES(Q8, 1, 1, 1)
    LCX_FN(pv_##type##_##rows##_##vv), LCX_FN(pv_##type##_1_1)},
 static const lcx_shape LCX_FN(shapes)[] = {
     v_shapes_f32(LCX_SHAPE) v_shapes_f16(LCX_SHAPE) v_shapes_q8(LCX_SHAPE) LCX_SHAPE(F32, 4, 1, 1)
-    LCX_SHAPE(F32, 1, 1, 1) LCX_SHAPE(F16, 1, 1, 1) LCX_SHAPE(Q8, 1, 1, 1)};
+    LCX_SHAPE(F32, 1, 1, 1) LCX_SHAPE(F16, 1, 1, 1) LCX_SHAPE(Q8, 1, 1, 1)
+    {LONGCTX_F32, 0, 0, 0, NULL, NULL, NULL}}; /* their end */
 #undef LCX_SHAPE
 
 /* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are
@@ -1816,34 +1826,32 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float stand)
    for its own maximum. */
 LCX_T static void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, int64_t x)
 {
-  int r, j;
-  for (r = 0; r < w->n; ++r) {
-    const float *s = w->s + r * LCX_SPAN;
-    float m = w->m[r];
+  int adjusts = w->cap > 0 || w->slope != NULL, n = w->n, r, j;
+  const int *lo = w->lo, *hi = w->hi;
+  float *m = w->m, *rescale = w->rescale, *s = w->s, *lane = w->lane;
+  for (r = 0; r < n; ++r, s += LCX_SPAN) {
+    float old = m[r], most;
     v_f32 top;
-    if (w->cap > 0 || w->slope || w->lo[r] > 0 || w->hi[r] < LCX_SPAN)
-      LCX_FN(adjust)(w, r, (float)(stand[r] - x));
+    if (adjusts || lo[r] > 0 || hi[r] < LCX_SPAN) LCX_FN(adjust)(w, r, (float)(stand[r] - x));
     top = v_load(s);
     LCX_UNROLL for (j = v_width; j < LCX_SPAN; j += v_width) top = v_max(top, v_load(s + j));
-    w->m[r] = LCX_FN(hmax)(top);
-    if (!(w->m[r] > m)) w->m[r] = m;
-    w->rescale[r] = m - w->m[r];
+    most = LCX_FN(hmax)(top);
+    m[r] = most > old ? most : old;
+    rescale[r] = old - m[r];
   }
-  for (r = 0; r < w->n; r += v_width)
-    v_store(w->rescale + r, LCX_FN(exp2)(v_load(w->rescale + r)));
-  for (r = 0; r < w->n; ++r) {
-    float *s = w->s + r * LCX_SPAN, *lane = w->lane + r * 16;
-    v_f32 m = v_set(w->m[r]), rescale = v_set(w->rescale[r]);
+  for (r = 0; r < n; r += v_width) v_store(rescale + r, LCX_FN(exp2)(v_load(rescale + r)));
+  for (r = 0, s = w->s; r < n; ++r, s += LCX_SPAN, lane += 16) {
+    v_f32 top = v_set(m[r]), f = v_set(rescale[r]);
     for (j = 0; j < 16; j += v_width) {
-      v_f32 a = LCX_FN(exp2)(v_sub(v_load(s + j), m));
-      v_f32 b = LCX_FN(exp2)(v_sub(v_load(s + j + 16), m));
-      v_f32 c = LCX_FN(exp2)(v_sub(v_load(s + j + 32), m));
-      v_f32 d = LCX_FN(exp2)(v_sub(v_load(s + j + 48), m));
+      v_f32 a = LCX_FN(exp2)(v_sub(v_load(s + j), top));
+      v_f32 b = LCX_FN(exp2)(v_sub(v_load(s + j + 16), top));
+      v_f32 c = LCX_FN(exp2)(v_sub(v_load(s + j + 32), top));
+      v_f32 d = LCX_FN(exp2)(v_sub(v_load(s + j + 48), top));
       v_store(s + j, a);
       v_store(s + j + 16, b);
       v_store(s + j + 32, c);
       v_store(s + j + 48, d);
-      v_store(lane + j, v_fma(v_load(lane + j), rescale, v_add(v_add(a, b), v_add(c, d))));
+      v_store(lane + j, v_fma(v_load(lane + j), f, v_add(v_add(a, b), v_add(c, d))));
     }
   }
 }
@@ -1936,6 +1944,17 @@ LCX_T static void LCX_FN(merge)(float *sum_m, float *sum_l, float *sum_o, float 
   }
 }
 
+/* x to p, where there is room for n lanes or for all */
+LCX_T LCX_INLINE void LCX_FN(store_some)(float *p, v_f32 x, int n)
+{
+  float r[v_width];
+  if (n >= v_width) v_store(p, x);
+  else {
+    v_store(r, x);
+    memcpy(p, r, sizeof(float) * (size_t)n);
+  }
+}
+
 /* out[dims] = o / l; 0 where nothing was seen, NaN where l is. Sums of values near the largest
    float that overflowed come out as that. */
 LCX_T static void LCX_FN(finish)(const float *o, float l, int dims, float *out)
@@ -1945,9 +1964,7 @@ LCX_T static void LCX_FN(finish)(const float *o, float l, int dims, float *out)
   int d;
   for (d = 0; d < dims; d += v_width) {
     v_f32 x = v_fma(v_load(o + d), inverse, v_set(0.0f));
-    float r[v_width];
-    v_store(r, lcx_finite(l) ? v_max(v_min(x, most), least) : nan);
-    memcpy(out + d, r, sizeof(float) * (size_t)lcx_min(v_width, dims - d));
+    LCX_FN(store_some)(out + d, lcx_finite(l) ? v_max(v_min(x, most), least) : nan, dims - d);
   }
 }
 
@@ -2064,10 +2081,13 @@ LCX_T static void LCX_FN(blend)(const float *recalled, float gate, int dims, flo
   int d;
   memset(x, 0, sizeof x);
   for (d = 0; d < dims; d += v_width) {
-    size_t bytes = sizeof(float) * (size_t)lcx_min(v_width, dims - d);
-    memcpy(x, out + d, bytes);
-    v_store(x, v_fma(g, v_load(recalled + d), v_mul(rest, v_load(x))));
-    memcpy(out + d, x, bytes);
+    const float *from = out + d;
+    if (dims - d < v_width) {
+      memcpy(x, from, sizeof(float) * (size_t)(dims - d));
+      from = x;
+    }
+    LCX_FN(store_some)(out + d, v_fma(g, v_load(recalled + d), v_mul(rest, v_load(from))),
+                       dims - d);
   }
 }
 
@@ -3056,17 +3076,18 @@ static void lcx_put(const lcx_kernels *kernel, int type, const float *x, int n, 
                     int step)
 {
   uint16_t h[LCX_SPAN + 16];
-  int d, i;
+  int size = lcx_elem(type), d, i;
   for (d = 0; d < n; d += LCX_SPAN) { /* by few at a time: stacks may be small */
     int end = lcx_min(LCX_SPAN, n - d);
-    if (type == LONGCTX_F32) {
-      for (i = 0; i < end; ++i, p += step) *(float *)(void *)p = x[d + i];
-      continue;
-    }
+    const void *from = type == LONGCTX_F32 ? (const void *)(x + d) : h;
     if (type == LONGCTX_F16) kernel->narrow(x + d, end, h);
-    else
+    if (type == LONGCTX_BF16)
       for (i = 0; i < end; ++i) h[i] = lcx_bf16_from_f32(x[d + i]);
-    for (i = 0; i < end; ++i, p += step) *(uint16_t *)(void *)p = h[i];
+    if (step == size) memcpy(p + d * size, from, (size_t)(end * size));
+    else if (size == 4)
+      for (i = 0; i < end; ++i, p += step) *(float *)(void *)p = x[d + i];
+    else
+      for (i = 0; i < end; ++i, p += step) *(uint16_t *)(void *)p = h[i];
   }
 }
 
@@ -4344,60 +4365,87 @@ static lcx_hull lcx_hull_of(const lcx_rows *w, int row, int end)
   return h;
 }
 
-/* lo and hi of every row in the span that starts at x, and their hull */
+/* lo and hi of every row in the span that starts at x, and their hull; rows are in order of time */
 static lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
 {
-  int r;
+  const int64_t *from = w->from[which], *to = w->to[which];
+  lcx_hull whole = {0, LCX_SPAN, 1};
+  int r, inside = from[w->n - 1] <= x && x + LCX_SPAN <= to[0];
   for (r = 0; r < w->n; ++r) {
-    w->lo[r] = (int)lcx_max64(0, lcx_min64(w->from[which][r] - x, LCX_SPAN));
-    w->hi[r] = (int)lcx_max64(0, lcx_min64(w->to[which][r] - x, LCX_SPAN));
+    w->lo[r] = inside ? 0 : (int)lcx_max64(0, lcx_min64(from[r] - x, LCX_SPAN));
+    w->hi[r] = inside ? LCX_SPAN : (int)lcx_max64(0, lcx_min64(to[r] - x, LCX_SPAN));
   }
-  return lcx_hull_of(w, 0, w->n);
+  return inside ? whole : lcx_hull_of(w, 0, w->n);
 }
 
-/* Scores of all rows in a span, by the largest shapes that fit. All rows pass over a strip of keys
-   before the next one, so that it stays in the nearest cache; so do values, below. */
-static void lcx_qk(const lcx_kernels *kernel, const lcx_store *st, const lcx_span *sp,
+/* From a shape on, the first for a type, at most so many rows and at most so many vectors of keys,
+   if that is more than one. */
+static const lcx_shape *lcx_shape_of(const lcx_shape *t, int type, int rows, int key_vecs)
+{
+  while (t->type != type || t->rows > rows || (t->key_vecs > key_vecs && t->key_vecs > 1)) ++t;
+  return t;
+}
+
+/* Of a shape and the smaller ones of as many rows behind it, the last with lanes for so many dims
+   of values. */
+static const lcx_shape *lcx_smallest(const lcx_shape *t, int dims, int width)
+{
+  while (t[1].rows == t->rows && t[1].type == t->type && t[1].val_vecs * width >= dims) ++t;
+  return t;
+}
+
+/* Scores of all rows in a span, by the largest shapes that fit, from t on. All rows pass over a
+   strip of keys before the next one, so that it stays in the nearest cache; so do values, below. */
+static void lcx_qk(const lcx_shape *t, int width, const lcx_store *st, const lcx_span *sp,
                    const lcx_rows *w, const float *q, lcx_hull all)
 {
-  const lcx_shape *t;
-  int width = kernel->width, few = all.last - all.first <= width;
-  int narrow = few || (w->careful && st->tile == 16), r = 0, end, i, c;
-  for (t = kernel->shapes; r < w->n; ++t) {
-    int step = t->key_vecs * width;
-    if (t->type != st->type_k || t->rows > w->n - r || (narrow && t->key_vecs > 1)) continue;
-    end = r + (w->n - r) / t->rows * t->rows;
+  int most = (2 * (all.last - all.first) - 1) / width; /* none twice as wide as what is seen */
+  int r, i = 0, c, step;
+  if (w->careful && st->tile == 16) most = 1;
+  for (r = 0; r < w->n; r = i) {
+    t = lcx_shape_of(t, st->type_k, w->n - r, most);
+    step = t->key_vecs * width;
     for (c = all.first / step * step; c < all.last; c += step)
-      for (i = r; i < end; i += t->rows) {
+      for (i = r; i + t->rows <= w->n; i += t->rows) {
         lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
         if (c < some.last && c + step > some.first)
           (c + step > LCX_SPAN ? t + 1 : t)->qk(st, sp, w, q + i * st->head_dim, i, c);
       }
-    r = end;
   }
 }
 
 /* The values' sums of all rows. */
-static void lcx_pv(const lcx_kernels *kernel, const lcx_store *st, const lcx_span *sp,
+static void lcx_pv(const lcx_shape *t, int width, const lcx_store *st, const lcx_span *sp,
                    const lcx_rows *w, lcx_hull all)
 {
-  const lcx_shape *t, *u;
-  int width = kernel->width, r = 0, end, d, i, j, left;
-  for (t = kernel->shapes; r < w->n; ++t) {
-    if (t->type != st->type_v || t->rows > w->n - r) continue;
-    end = r + (w->n - r) / t->rows * t->rows;
-    for (d = 0; d < st->head_dim_v; d += u->val_vecs * width) {
-      left = lcx_panel_width(st, d) - d % LCX_PANEL;
-      u = LCX_PANEL - d % LCX_PANEL < t->val_vecs * width ? t + 1 : t;
-      for (i = r; i < end; i += t->rows) {
-        lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
-        if (some.first >= some.last) continue;
-        if (left > width) u->pv(st, sp, w, i, d, some.first, some.last);
-        else for (j = 0; j < t->rows; ++j) t->pv_narrow(st, sp, w, i + j, d, some.first, some.last);
+  const lcx_shape *u;
+  int r, i = 0, j, panel, d;
+  for (r = 0; r < w->n; r = i) {
+    t = lcx_shape_of(t, st->type_v, w->n - r, LCX_SPAN);
+    for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL)
+      for (d = 0; d < lcx_panel_width(st, panel); d += u->val_vecs * width) {
+        int left = lcx_panel_width(st, panel) - d;
+        u = lcx_smallest(t, left, width);
+        for (i = r; i + t->rows <= w->n; i += t->rows) {
+          lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
+          if (some.first >= some.last) continue;
+          if (left > width) u->pv(st, sp, w, i, panel + d, some.first, some.last);
+          else
+            for (j = i; j < i + t->rows; ++j)
+              t->pv_narrow(st, sp, w, j, panel + d, some.first, some.last);
+        }
       }
-    }
-    r = end;
   }
+}
+
+/* the sum of 16 lanes, by halves */
+static float lcx_sum_of(const float *lane)
+{
+  float sum[8];
+  int j;
+  LCX_UNROLL for (j = 0; j < 8; ++j) sum[j] = lane[j] + lane[j + 8];
+  LCX_UNROLL for (j = 0; j < 4; ++j) sum[j] = sum[j] + sum[j + 4];
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 /* Rows against one segment, from <= x < to, of the store `which`: m, l and o of each row. */
@@ -4405,9 +4453,10 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
                         const unsigned char *ring, int64_t from, int64_t to)
 {
   const lcx_store *sk = store, *sv = store;
-  int r, i, j, slot, slots = LCX_SPAN / store->tile;
+  int r, slot, slots = LCX_SPAN / store->tile;
   int wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
   int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
+  const lcx_shape *shape_k, *shape_v;
   lcx_store wide;
   int64_t x;
   if (wide_k || wide_v) {
@@ -4418,6 +4467,8 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     if (wide_k) sk = &wide;
     if (wide_v) sv = &wide;
   }
+  shape_k = lcx_shape_of(kernel->shapes, sk->type_k, w->n, LCX_SPAN);
+  shape_v = lcx_shape_of(kernel->shapes, sv->type_v, w->n, LCX_SPAN);
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
   memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
@@ -4443,18 +4494,12 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
       val_span.ahead = 0;
       val = &val_span;
     }
-    lcx_qk(kernel, sk, key, w, w->q[which], all);
+    lcx_qk(shape_k, kernel->width, sk, key, w, w->q[which], all);
     kernel->soften(w, w->stand[which], x);
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, val, w, all);
-    lcx_pv(kernel, sv, val, w, all);
+    lcx_pv(shape_v, kernel->width, sv, val, w, all);
   }
-  for (r = 0; r < w->n; ++r) {
-    float sum[16];
-    memcpy(sum, w->lane + r * 16, sizeof sum);
-    for (i = 8; i > 0; i /= 2)
-      for (j = 0; j < i; ++j) sum[j] = sum[j] + sum[j + i];
-    w->l[r] = sum[0];
-  }
+  for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
 }
 
 /* ---- parts --------------------------------------------------------------------------------- */
