@@ -1501,32 +1501,32 @@ LCX_T LCX_INLINE v_f32 LCX_FN(tanh)(v_f32 x)
 LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position, float mscale,
                                float *turn)
 {
-  float *c = turn, *s = turn + half + 16, *ns = s + half + 16, x[16];
-  int i, j, quarter[16];
+  float *c = turn, *s = turn + half + 16, *ns = s + half + 16, x[16], odd[16], sign[2][16];
+  int i, j;
   for (i = 0; i < half; i += v_width) {
     for (j = 0; j < v_width; ++j) {
       uint64_t phase = i + j < half ? position * step[i + j] : 0;
-      quarter[j] = (int)((phase + ((uint64_t)1 << 61)) >> 62);
+      int quarter = (int)((phase + ((uint64_t)1 << 61)) >> 62);
       x[j] = (float)(int32_t)(uint32_t)(phase >> 30) * 2.3283064365386963e-10f; /* +-1/2 quarter */
+      odd[j] = (float)(quarter & 1);
+      sign[0][j] = (float)(1 - ((quarter + 1) & 2));
+      sign[1][j] = (float)(1 - (quarter & 2));
     }
     {
-      v_f32 a = v_load(x), z = v_mul(a, a), m = v_set(mscale), p, q;
+      v_f32 a = v_load(x), z = v_mul(a, a), m = v_set(mscale), one = v_set(1.0f), p, q;
       p = v_fma(v_set(-0.00460165786f), z, v_set(0.079680033f));
       p = v_fma(p, z, v_set(-0.64596349f));
       p = v_fma(p, z, v_set(1.57079637f));
+      p = v_mul(v_mul(p, a), m);
       q = v_fma(v_set(0.000904021668f), z, v_set(-0.0208602883f));
       q = v_fma(q, z, v_set(0.253669232f));
       q = v_fma(q, z, v_set(-1.23370051f));
-      q = v_fma(q, z, v_set(1.0f));
-      v_store(s + i, v_mul(v_mul(p, a), m));
-      v_store(c + i, v_mul(q, m));
-    }
-    for (j = 0; j < v_width; ++j) {
-      float sn = s[i + j], cs = c[i + j];
-      int k = quarter[j];
-      s[i + j] = k == 0 ? sn : k == 1 ? cs : k == 2 ? -sn : -cs;
-      c[i + j] = k == 0 ? cs : k == 1 ? -sn : k == 2 ? -cs : sn;
-      ns[i + j] = -s[i + j];
+      q = v_mul(v_fma(q, z, one), m);
+      a = v_load(odd); /* a quarter turn on, cos is -sin and sin is cos */
+      v_store(c + i, v_mul(v_pick(a, one, q, p), v_load(sign[0])));
+      p = v_mul(v_pick(a, one, p, q), v_load(sign[1]));
+      v_store(s + i, p);
+      v_store(ns + i, v_mul(p, v_set(-1.0f)));
     }
   }
 }
