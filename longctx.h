@@ -807,8 +807,9 @@ static LCX_UNUSED void lcx_store_make(lcx_store *s, int type_k, int type_v, int 
 /* bytes from the keys to element (dim, token) */
 LCX_INLINE size_t lcx_key_at(const lcx_store *s, int dim, int token)
 {
-  if (s->type_k == LONGCTX_Q8) return (size_t)((dim / 4 * s->tile + token) * 4 + dim % 4);
-  return (size_t)((dim * s->tile + token) * lcx_elem(s->type_k));
+  unsigned d = (unsigned)dim, t = (unsigned)token, tile = (unsigned)s->tile;
+  if (s->type_k == LONGCTX_Q8) return (d / 4 * tile + t) * 4 + d % 4;
+  return (size_t)(d * tile + t) * (size_t)lcx_elem(s->type_k);
 }
 
 LCX_INLINE int lcx_panel_width(const lcx_store *s, int dim)
@@ -1731,32 +1732,35 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
                                          const lcx_span *sp, const lcx_rows *w, int r, int dim,
                                          int first, int last)
 {
+  enum { QUAD = LCX_QUAD == LCX_QUAD_BYTES ? 1 : 2 };
   v_i32 acc[4][8], x[8];
-  float *o = w->o + r * w->stride + dim;
-  const int32_t *p = w->wi + r * (LCX_SPAN / 2);
-  size_t row = (size_t)(lcx_panel_width(st, dim) * 4);
+  size_t row = (size_t)(lcx_panel_width(st, dim) * 4), stride = (size_t)w->stride;
+  float *o = w->o + (size_t)r * stride + dim;
+  const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * QUAD;
   int i, j, t;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
   }
   for (t = first & ~3; t < last;) {
-    int g = t / 16, end = st->tile == 16 ? lcx_min(16 * g + 16, last) : last;
-    const unsigned char *v = sp->tile[g] + st->val + lcx_val_at(st, sp->at[g] + t % 16, dim);
-    for (; t < end; t += 4, v += row) {
+    unsigned g = (unsigned)t / 16, in = (unsigned)t % 16;
+    int end = st->tile == 16 ? lcx_min(t - (int)in + 16, last) : last;
+    const unsigned char *v =
+        sp->tile[g] + st->val + lcx_val_of(st, LONGCTX_Q8, sp->at[g] + (int)in, dim);
+    for (; t < end; t += 4, v += row, m += QUAD) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         if (j * v_width * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
         x[j] = vi_load(v + j * v_width * 4);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
-        const int32_t *m = p + i * (LCX_SPAN / 2) + t / 4 * (LCX_QUAD == LCX_QUAD_BYTES ? 1 : 2);
-        LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vw_dot(acc[i][j], x[j], m);
+        LCX_UNROLL for (j = 0; j < vecs; ++j)
+          acc[i][j] = vw_dot(acc[i][j], x[j], m + i * (LCX_SPAN / 2));
       }
     }
   }
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     v_f32 scale = v_set(w->wi_scale[r + i]), a = v_set(w->rescale[r + i]);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
-      float *y = o + i * w->stride + j * v_width;
+      float *y = o + (size_t)i * stride + j * v_width;
       v_store(y, v_fma(v_int(acc[i][j]), scale, v_mul(v_load(y), a)));
     }
   }
