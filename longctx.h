@@ -4398,8 +4398,7 @@ static const lcx_shape *lcx_smallest(const lcx_shape *t, int dims, int width)
   return t;
 }
 
-/* Scores of all rows in a span, by the largest shapes that fit, from t on. All rows pass over a
-   strip of keys before the next one, so that it stays in the nearest cache; so do values, below. */
+/* Scores of all rows in a span, by the largest shapes that fit, from t on. */
 static void lcx_qk(const lcx_shape *t, int width, const lcx_store *st, const lcx_span *sp,
                    const lcx_rows *w, const float *q, lcx_hull all)
 {
@@ -4409,16 +4408,16 @@ static void lcx_qk(const lcx_shape *t, int width, const lcx_store *st, const lcx
   for (r = 0; r < w->n; r = i) {
     t = lcx_shape_of(t, st->type_k, w->n - r, most);
     step = t->key_vecs * width;
-    for (c = all.first / step * step; c < all.last; c += step)
-      for (i = r; i + t->rows <= w->n; i += t->rows) {
-        lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
-        if (c < some.last && c + step > some.first)
-          (c + step > LCX_SPAN ? t + 1 : t)->qk(st, sp, w, q + i * st->head_dim, i, c);
-      }
+    for (i = r; i + t->rows <= w->n; i += t->rows) {
+      lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
+      for (c = some.first / step * step; c < some.last; c += step)
+        (c + step > LCX_SPAN ? t + 1 : t)->qk(st, sp, w, q + i * st->head_dim, i, c);
+    }
   }
 }
 
-/* The values' sums of all rows. */
+/* The values' sums of all rows. All pass over a panel before the next one: it stays in the nearest
+   cache. */
 static void lcx_pv(const lcx_shape *t, int width, const lcx_store *st, const lcx_span *sp,
                    const lcx_rows *w, lcx_hull all)
 {
@@ -4427,12 +4426,12 @@ static void lcx_pv(const lcx_shape *t, int width, const lcx_store *st, const lcx
   for (r = 0; r < w->n; r = i) {
     t = lcx_shape_of(t, st->type_v, w->n - r, LCX_SPAN);
     for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL)
-      for (d = 0; d < lcx_panel_width(st, panel); d += u->val_vecs * width) {
-        int left = lcx_panel_width(st, panel) - d;
-        u = lcx_smallest(t, left, width);
-        for (i = r; i + t->rows <= w->n; i += t->rows) {
-          lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
-          if (some.first >= some.last) continue;
+      for (i = r; i + t->rows <= w->n; i += t->rows) {
+        lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
+        if (some.first >= some.last) continue;
+        for (d = 0; d < lcx_panel_width(st, panel); d += u->val_vecs * width) {
+          int left = lcx_panel_width(st, panel) - d;
+          u = lcx_smallest(t, left, width);
           if (left > width) u->pv(st, sp, w, i, panel + d, some.first, some.last);
           else
             for (j = i; j < i + t->rows; ++j)
