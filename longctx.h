@@ -1,4 +1,4 @@
-/* longctx.h 1.1.1 - an endless context in a fixed amount of memory, for any transformer.
+/* longctx.h 1.1.2 - an endless context in a fixed amount of memory, for any transformer.
 
    One C99 / C++11 header, libc only. It stands where the attention loop of a forward pass stood:
    give it q, k, v of a layer and from then on memory and time per token never grow.
@@ -186,7 +186,7 @@
 
 #define LONGCTX_VERSION_MAJOR 1
 #define LONGCTX_VERSION_MINOR 1
-#define LONGCTX_VERSION_PATCH 1
+#define LONGCTX_VERSION_PATCH 2
 
 #if !defined(LONGCTX_STATIC)
 #define LONGCTX_API extern
@@ -560,6 +560,11 @@ on regardless."
 #define LCX_KEEP(t) __asm__("" : "+m"(t))
 #else
 #define LCX_KEEP(t) ((void)0)
+#endif
+#if defined(__clang__) && LCX_X86
+#define LCX_IN_TURN() __asm__ volatile("" ::: "memory") /* or clang 19 loads ahead, and spills */
+#else
+#define LCX_IN_TURN() ((void)0)
 #endif
 #if LCX_GNU
 #define LCX_FETCH(p) __builtin_prefetch(p, 0, 2) /* not into the nearest cache: it is full */
@@ -1716,7 +1721,9 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
         x[j] = LCX_LOAD_TILE(type, y);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
-        v_f32 b = v_set(p[i * LCX_SPAN + t]);
+        v_f32 b;
+        if (rows > 1) LCX_IN_TURN();
+        b = v_set(p[i * LCX_SPAN + t]);
         LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
       }
     }
@@ -4875,6 +4882,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_IN
 #undef LCX_INFINITY
 #undef LCX_INLINE
+#undef LCX_IN_TURN
 #undef LCX_ISAS
 #undef LCX_KEEP
 #undef LCX_LAYER_FIELDS
@@ -4918,6 +4926,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
+     1.1.2  Decode of few or small heads is up to a sixth faster, prefill by a thirtieth; no bit
+            changed.
      1.1.1  A part of fast-math is refused (gcc, -ffinite-math-only) or of no effect (clang): it
             changed bits unseen. Rows from 2^22 on are not folded into memory (2^39): what many of
             them left could overflow in float32. Float16 is rounded by instruction where there is
