@@ -1643,13 +1643,15 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_set(0.0f);
   }
   for (d = 0; d < dims; ++d, at += step) {
+    v_f32 b = v_set(q[d]);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
       if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
       x[j] = LCX_LOAD_TILE(type, p);
+      acc[0][j] = v_fma(x[j], b, acc[0][j]);
     }
-    LCX_UNROLL for (i = 0; i < rows; ++i) {
-      v_f32 b = v_set(q[i * dims + d]);
+    LCX_UNROLL for (i = 1; i < rows; ++i) {
+      b = v_set(q[i * dims + d]);
       LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
     }
   }
@@ -1715,14 +1717,15 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     int end = st->tile == 16 ? lcx_min(t - (int)in + 16, last) : last;
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_of(st, type, sp->at[g] + (int)in, dim);
     for (; t < end; ++t, v += row) {
+      v_f32 b = v_set(p[t]);
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
         if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
         x[j] = LCX_LOAD_TILE(type, y);
+        acc[0][j] = v_fma(x[j], b, acc[0][j]);
       }
-      LCX_UNROLL for (i = 0; i < rows; ++i) {
-        v_f32 b;
-        if (rows > 1) LCX_IN_TURN();
+      LCX_UNROLL for (i = 1; i < rows; ++i) {
+        LCX_IN_TURN();
         b = v_set(p[i * LCX_SPAN + t]);
         LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
       }
