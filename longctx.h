@@ -150,8 +150,8 @@
    NUMBERS THAT ARE NOT
      A NaN or infinity in q makes that row of that head NaN. Keys and scaled queries beyond 2^40
      are taken as 2^40, a NaN in k likewise; a NaN or infinity in v is stored as the largest number
-     of its type. The KV head forgets them with the window, its memory never has them. A row that
-     sees nothing is 0.
+     of its type. The KV head forgets them with the window, its memory never has them. A sum of
+     values that leaves float32 comes out as its largest number. A row that sees nothing is 0.
 
    THREADS
      One context, one caller at a time, except longctx_attend_part with distinct parts. Contexts
@@ -165,11 +165,11 @@
      The checksum finds damage, not malice; a hostile file is refused or loads as some valid state.
 
    ORDER OF CALLS
-     attend writes the rows of the open batch and replaces them when called again for a layer;
-     only commit moves time. commit(n) wants every layer (but kv_from ones) attended with at
-     least n rows; rows beyond n are dropped drafts, commit(0) drops all. Layers in any order, a
-     kv_from layer after its source. k = v = NULL reads without writing: row i sees what it would
-     see had it been written. With feedback, rows are set before the first token and at each
+     attend writes the rows of the open batch; called again for a layer it replaces them all, by
+     fewer, too. Only commit moves time. commit(n) wants every layer (but kv_from ones) attended
+     with at least n rows; rows beyond n are dropped drafts, commit(0) drops all. Layers in any
+     order, a kv_from layer after its source. k = v = NULL reads without writing: row i sees what it
+     would see had it been written. With feedback, rows are set before the first token and at each
      block's end, in any order of layers; until all are, attend is E_ORDER. Functions return 0, or
      a negative code after which nothing has changed (but for longctx_load, whose memory is raw, a
      block that longctx_open refuses, and a restore whose second reading fails: it resets). */
@@ -200,7 +200,9 @@
 extern "C" {
 #endif
 
-enum { LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16, LONGCTX_Q8 }; /* Q8: int8, one scale per row    */
+enum { LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16, LONGCTX_Q8 };
+/* Q8: int8, one scale per row. With int8 keys queries are rounded to 14 bits; with int8 values the
+   weights of 64 tokens to 8 bits of their largest, so that sums are exact integers. */
 enum { LONGCTX_ROPE_NONE, LONGCTX_ROPE_HALF, LONGCTX_ROPE_INTERLEAVED };
 /* HALF rotates dims (i, i + rope_dims/2): HF and NeoX weights. INTERLEAVED rotates (2i, 2i + 1):
    llama2.c, GPT-J, Meta and GGUF Llama weights. NONE: no RoPE. Keys that the caller rotated cannot
@@ -208,8 +210,8 @@ enum { LONGCTX_ROPE_NONE, LONGCTX_ROPE_HALF, LONGCTX_ROPE_INTERLEAVED };
 enum { LONGCTX_POS_CACHE, LONGCTX_POS_TEXT };
 enum { LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_LINEAR, LONGCTX_MEMORY_DELTA };
 enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
-/* While a KV head's memory is empty: LOCAL ignores the gate, so that short texts run as without
-   memory; ZERO recalls 0 and gates it, as published code does. */
+/* While a KV head's memory is empty, z = 0: LOCAL ignores the gate, so that short texts run as
+   without memory; ZERO recalls 0 and gates it, as published code does. */
 
 /* X(name, value, what happened and what to do) */
 #define LONGCTX_ERRORS(X)                                                                        \
@@ -245,23 +247,23 @@ typedef struct longctx_layer {
 /* Zero means off or derived. Make one with longctx_desc_make, so that older source goes on
    compiling when fields are added. */
 typedef struct longctx_desc {
-  int n_layers, n_heads, n_kv_heads; /* n_heads % n_kv_heads == 0, any ratio                     */
+  int n_layers, n_heads, n_kv_heads; /* 1 to 65536; n_heads % n_kv_heads == 0, any ratio         */
   int head_dim;                      /* of queries and keys, 1 to 576                            */
   int window;                        /* keys a query sees, itself included, 1 to 2^30            */
   int head_dim_v;                    /* of values, 1 to 576; 0 = head_dim                        */
   int sinks;                         /* first tokens kept for ever, 0 to 2^30                    */
   int block;                         /* the window moves by this many tokens; 0 = 1 (sliding)    */
-  int max_batch;                     /* most rows in one attend, drafts included; 0 = 1          */
-  int max_threads;                   /* most parts or OpenMP threads in one attend; 0 = 1        */
+  int max_batch;                     /* most rows in an attend, drafts included, to 2^20; 0 = 1  */
+  int max_threads;                   /* most parts or OpenMP threads in one, to 1024; 0 = 1      */
   int type_k, type_v;                /* LONGCTX_F32, _F16, _BF16, _Q8                            */
   int positions;                     /* LONGCTX_POS_CACHE, _TEXT                                 */
-  int rope, rope_dims;               /* LONGCTX_ROPE_*; first dims that rotate, 0 = head_dim     */
-  double rope_base;                  /* theta; 0 = 10000                                         */
-  float rope_mscale;                 /* multiplies cos and sin (YaRN, LongRoPE); 0 = 1           */
-  const double *rope_freqs;          /* radians per token [rope_dims/2], copied; NULL = by base  */
-  float scale;                       /* of q.k; 0 = 1/sqrt(head_dim)                             */
-  float softcap;                     /* c: score = c*tanh(score/c); 0 = none                     */
-  float alibi_max_bias;              /* 8 for MPT, BLOOM; 0 = no ALiBi                           */
+  int rope, rope_dims;               /* LONGCTX_ROPE_*; first dims that rotate, even; 0 = all    */
+  double rope_base;                  /* theta, 1 to 1e18; 0 = 10000                              */
+  float rope_mscale;                 /* multiplies cos and sin (YaRN, LongRoPE), to 16; 0 = 1    */
+  const double *rope_freqs;          /* [rope_dims/2] radians a token, to 1e6, copied; or NULL   */
+  float scale;                       /* of q.k, within +-1e6; 0 = 1/sqrt(head_dim)               */
+  float softcap;                     /* c: score = c*tanh(score/c), 1e-3 to 1e6; 0 = none        */
+  float alibi_max_bias;              /* 8 for MPT, BLOOM; to 64; 0 = no ALiBi                    */
   int memory;                        /* LONGCTX_MEMORY_*: of what left the window; needs a block */
   int memory_first;                  /* LONGCTX_FIRST_*: while it is empty                       */
   int feedback_len;                  /* rows F that every token sees, at most block; 0 = none    */
@@ -307,7 +309,7 @@ LONGCTX_API void longctx_reset(longctx *);
 /* The committed state into another block of the same size; an open batch is not carried. */
 LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *);
 /* Where a context starts counting, 0 to 2^62, with memory or feedback a multiple of the block;
-   E_ORDER unless it is empty: no token, and no feedback set. */
+   E_ORDER unless it is empty: no token, not in an open batch either, and no feedback set. */
 LONGCTX_API int longctx_seek(longctx *, int64_t position);
 
 /* ---- forward ------------------------------------------------------------------------------- */
@@ -322,8 +324,9 @@ LONGCTX_API int longctx_room(const longctx *);
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
 /* The caller's own threads: call it once for each part 0 <= part < n_parts, all arguments alike,
-   in any order or at once; a part beyond the useful number does nothing. Then, once, join. Until
-   then `out` and the layer's open batch are unspecified. */
+   in any order or at once; a part beyond the useful number does nothing. Then, once, join, before
+   another layer is attended: that forgets parts that wait. Until then `out` and the layer's open
+   batch are unspecified; a layer whose parts were not joined has no batch. */
 LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q, const float *k,
                                     const float *v, float *out, int part, int n_parts);
 LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
@@ -370,7 +373,8 @@ LONGCTX_API int longctx_feedback_attend(longctx *, int layer, float *out);
 /* Exactly the bytes that longctx_save writes now. */
 LONGCTX_API size_t longctx_state_size(const longctx *);
 #ifndef LONGCTX_NO_STDIO
-/* Writes the committed state at the file's position and leaves the file right behind it. */
+/* Writes the committed state at the file's position and leaves the file right behind it. It does
+   not flush: a full disk may show only when you do, or at fclose. */
 LONGCTX_API int longctx_save(const longctx *, FILE *);
 /* A context in raw memory; the file decides the layout, max_threads is 1 (for more: longctx_init
    and longctx_restore): longctx_size of the saver's desc is enough. NULL on failure with *error set
@@ -385,8 +389,9 @@ LONGCTX_API int longctx_restore(longctx *, FILE *);
 /* ---- questions ----------------------------------------------------------------------------- */
 
 LONGCTX_API int64_t longctx_position(const longctx *); /* of the next token                      */
-/* Resolved, no zeros left to derive. Its pointers lead into the block, into a list made by this
-   call: it counts as a use of the context. */
+/* Resolved, no zeros left to derive; but a kv_from layer as it was given, though its source's rope
+   and positions count. Its pointers lead into the block, layers (if the desc had any) into a list
+   made by this call: it counts as a use of the context. */
 LONGCTX_API longctx_desc longctx_get_desc(const longctx *);
 LONGCTX_API const char *longctx_error(int code);
 LONGCTX_API const char *longctx_version(void);
@@ -568,8 +573,10 @@ on regardless."
 #endif
 #if LCX_GNU
 #define LCX_FETCH(p) __builtin_prefetch(p, 0, 2) /* not into the nearest cache: it is full */
+#define LCX_CLEAR(p) __atomic_store_n(p, 0, __ATOMIC_RELAXED) /* parts may at once */
 #else
 #define LCX_FETCH(p) ((void)0)
+#define LCX_CLEAR(p) ((void)(*(p) = 0))
 #endif
 
 #if LCX_X86
@@ -4627,6 +4634,7 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   lcx_ticket *ticket = lcx_ticket_of(c->lc, part);
   int heads = c->lc->wish.n_kv_heads;
   lcx_rows w;
+  if (c->writes) LCX_CLEAR(&lcx_live_of(c->lc, c->layer)->rows); /* until join */
   lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
   if (lcx_splits(c, parts)) {
     lcx_reach reach = lcx_call_reach(c);
@@ -4867,6 +4875,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_AVX512
 #undef LCX_BASE_FMA
 #undef LCX_BIG
+#undef LCX_CLEAR
 #undef LCX_DESC_FIELDS
 #undef LCX_DIMS
 #undef LCX_DIRECT
@@ -4929,8 +4938,9 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.2  Decode of few or small heads is up to a sixth faster, prefill by a thirtieth; no bit
-            changed.
+     1.1.2  Decode is a twentieth faster, of small heads a seventh, prefill a thirtieth; no bit
+            changed. commit took a batch for whole when parts had replaced some of its rows and
+            were never joined; it is E_ORDER now.
      1.1.1  A part of fast-math is refused (gcc, -ffinite-math-only) or of no effect (clang): it
             changed bits unseen. Rows from 2^22 on are not folded into memory (2^39): what many of
             them left could overflow in float32. Float16 is rounded by instruction where there is

@@ -241,6 +241,38 @@ static void test_order_parts(subject *s)
   CHECK_EQ(longctx_commit(lc, 2), LONGCTX_OK);
 }
 
+/* Parts replace the rows of an earlier batch: unless they are joined, there is none. */
+static void test_parts_replace(void)
+{
+  longctx_desc d = longctx_desc_make(2, 1, 1, 4, 16);
+  float x[12] = {1, 2, 3, 4}, out[12];
+  void *mem;
+  longctx *lc;
+  t_case("commit between parts and join");
+  d.max_batch = 3;
+  d.max_threads = 2;
+  mem = malloc(longctx_size(&d));
+  lc = longctx_init(mem, longctx_size(&d), &d);
+  if (!CHECK(lc != NULL)) return;
+  CHECK_EQ(longctx_attend(lc, 0, 3, x, x, x, out), LONGCTX_OK);
+  CHECK_EQ(longctx_attend(lc, 1, 3, x, x, x, out), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, x, x, x, out, 0, 1), LONGCTX_OK);
+  CHECK_EQ(longctx_commit(lc, 3), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_commit(lc, 1), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_attend_join(lc, 0, 2, out), LONGCTX_OK);
+  CHECK_EQ(longctx_commit(lc, 3), LONGCTX_E_ORDER);   /* two rows now */
+  CHECK_EQ(longctx_attend(lc, 0, 3, x, x, x, out), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, x, x, x, out, 0, 1), LONGCTX_OK);
+  CHECK_EQ(longctx_attend(lc, 1, 3, x, x, x, out), LONGCTX_OK); /* forgets the part ... */
+  CHECK_EQ(longctx_attend_join(lc, 0, 2, out), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_commit(lc, 3), LONGCTX_E_ORDER);   /* ... and the rows it replaced */
+  CHECK_EQ(longctx_attend(lc, 0, 2, x, NULL, NULL, out), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_attend(lc, 0, 3, x, x, x, out), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_part(lc, 1, 2, x, NULL, NULL, out, 0, 1), LONGCTX_OK); /* only reads */
+  CHECK_EQ(longctx_commit(lc, 3), LONGCTX_OK);
+  free(mem);
+}
+
 /* Parts that wait for their join have written rows: an empty context cannot be moved under them. */
 static void test_seek_under_parts(void)
 {
@@ -268,9 +300,10 @@ static void test_mixed_parts(subject *s)
   const float *q = s->x.q, *k = s->x.k, *v = s->x.v;
   float *out = s->out;
   CHECK_EQ(longctx_attend(lc, 0, 2, q, k, v, out), LONGCTX_OK);
-  CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 0, 2), LONGCTX_OK);
   CHECK_EQ(longctx_attend_part(lc, 0, 2, q, NULL, NULL, out, 1, 2), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 0, 2), LONGCTX_OK);
   take_picture(s);
+  REFUSED(s, longctx_attend_part(lc, 0, 2, q, NULL, NULL, out, 1, 2), LONGCTX_E_ORDER);
   REFUSED(s, longctx_attend_join(lc, 0, 2, out), LONGCTX_E_ORDER);
   CHECK_EQ(longctx_attend_part(lc, 0, 2, q, k, v, out, 1, 2), LONGCTX_OK);
   CHECK_EQ(longctx_attend_join(lc, 0, 2, out), LONGCTX_OK);
@@ -408,6 +441,7 @@ int main(void)
   longctx_desc d = three_layers(layers);
   test_still_right(&d);
   test_all_orders(&d);
+  test_parts_replace();
   test_seek_under_parts();
   test_null_questions();
   test_strings();
