@@ -106,8 +106,8 @@
      so they are never folded. A layer with kv_from reads its source's memory: with a smaller
      window of its own it misses what lies between.
      The rows folded are the stored ones, rotated back: float16, bfloat16 and int8 fold what they
-     kept. A row where k or v is not finite, reaches 2^22, or is float16's largest number 65504
-     is not folded into its KV head. M and z are float32 sums with what rounding took from them, so
+     kept. A row where a stored k or v is not finite, reaches 2^22, or in float16 is its largest
+     number, 65504, is not folded into its KV head. M and z are float32 sums with what rounding took from them, so
      10^9 tokens still count, each. DELTA is as published: a pair written twice comes back halved.
      The block that leaves with this one's end is folded as this one grows, 16 tokens at a time, in
      commit; so no block's end is slow. Chunks, threads and instruction sets change no bit.
@@ -268,7 +268,8 @@ typedef struct longctx_desc {
   int memory_first;                  /* LONGCTX_FIRST_*: while it is empty                       */
   int feedback_len;                  /* rows F that every token sees, at most block; 0 = none    */
   int feedback_dim;                  /* floats of a row as you keep it; 0 = n_heads*head_dim     */
-  const longctx_layer *layers;       /* [n_layers], copied; NULL = all alike                     */
+  const longctx_layer *layers;       /* [n_layers], copied; NULL = all alike. The desc's own must
+                                        be sound, too                                            */
 } longctx_desc;
 
 typedef struct longctx_sizes {
@@ -396,7 +397,8 @@ LONGCTX_API longctx_desc longctx_get_desc(const longctx *);
 LONGCTX_API const char *longctx_error(int code);
 LONGCTX_API const char *longctx_version(void);
 LONGCTX_API int longctx_isa(const longctx *);
-LONGCTX_API int longctx_set_isa(longctx *, int isa); /* E_ISA when this machine or build lacks it */
+/* E_ISA when this machine or build lacks it. Kept by reset and longctx_copy. */
+LONGCTX_API int longctx_set_isa(longctx *, int isa);
 /* "scalar" "scalar-fma" "sse2" "avx2" "avx512" "neon" "wasm"; NULL past the end. */
 LONGCTX_API const char *longctx_isa_name(int isa);
 
