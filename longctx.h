@@ -105,10 +105,11 @@
      window = block is the paper's segment. A longer window remembers what leaves it; sinks stay,
      so they are never folded. A layer with kv_from reads its source's memory: with a smaller
      window of its own it misses what lies between.
-     The rows folded are the stored ones, rotated back: float16, bfloat16 and int8 fold what they
-     kept. A row where a stored k or v is not finite, reaches 2^22, or in float16 is its largest
-     number, 65504, is not folded into its KV head. M and z are float32 sums with what rounding took from them, so
-     10^9 tokens still count, each. DELTA is as published: a pair written twice comes back halved.
+     The rows folded are the stored ones, rotated back: float16, bfloat16 and int8 fold what
+     they kept. A row where a stored k or v is not finite, reaches 2^22, or in float16 is its
+     largest number, 65504, is not folded into its KV head. M and z are float32 sums with what
+     rounding took from them, so 10^9 tokens still count, each. DELTA is as published: a pair
+     written twice comes back halved.
      The block that leaves with this one's end is folded as this one grows, 16 tokens at a time, in
      commit; so no block's end is slow. Chunks, threads and instruction sets change no bit.
 
@@ -254,7 +255,7 @@ typedef struct longctx_desc {
   int sinks;                         /* first tokens kept for ever, 0 to 2^30                    */
   int block;                         /* the window moves by this many tokens; 0 = 1 (sliding)    */
   int max_batch;                     /* most rows in an attend, drafts included, to 2^20; 0 = 1  */
-  int max_threads;                   /* most parts or OpenMP threads in one, to 1024; 0 = 1      */
+  int max_threads;                   /* most parts or threads in one attend, to 1024; 0 = 1      */
   int type_k, type_v;                /* LONGCTX_F32, _F16, _BF16, _Q8                            */
   int positions;                     /* LONGCTX_POS_CACHE, _TEXT                                 */
   int rope, rope_dims;               /* LONGCTX_ROPE_*; first dims that rotate, even; 0 = all    */
@@ -3106,8 +3107,10 @@ static void lcx_put(const lcx_kernels *kernel, int type, const float *x, int n, 
     if (type == LONGCTX_F16) kernel->narrow(x + d, end, h);
     if (type == LONGCTX_BF16)
       for (i = 0; i < end; ++i) h[i] = lcx_bf16_from_f32(x[d + i]);
-    if (step == size) memcpy(p + d * size, from, (size_t)(end * size));
-    else if (size == 4)
+    if (step == size) {
+      memcpy(p, from, (size_t)(end * size));
+      p += end * size;
+    } else if (size == 4)
       for (i = 0; i < end; ++i, p += step) *(float *)(void *)p = x[d + i];
     else
       for (i = 0; i < end; ++i, p += step) *(uint16_t *)(void *)p = h[i];
@@ -4444,19 +4447,20 @@ static void lcx_pv(const lcx_shape *t, int width, const lcx_store *st, const lcx
   int r, i = 0, j, panel, d;
   for (r = 0; r < w->n; r = i) {
     t = lcx_shape_of(t, st->type_v, w->n - r, LCX_SPAN);
-    for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL)
+    for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL) {
+      int wide = lcx_panel_width(st, panel);
       for (i = r; i + t->rows <= w->n; i += t->rows) {
         lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
         if (some.first >= some.last) continue;
-        for (d = 0; d < lcx_panel_width(st, panel); d += u->val_vecs * width) {
-          int left = lcx_panel_width(st, panel) - d;
-          u = lcx_smallest(t, left, width);
-          if (left > width) u->pv(st, sp, w, i, panel + d, some.first, some.last);
+        for (d = 0; d < wide; d += u->val_vecs * width) {
+          u = lcx_smallest(t, wide - d, width);
+          if (wide - d > width) u->pv(st, sp, w, i, panel + d, some.first, some.last);
           else
             for (j = i; j < i + t->rows; ++j)
               t->pv_narrow(st, sp, w, j, panel + d, some.first, some.last);
         }
       }
+    }
   }
 }
 
@@ -4940,9 +4944,9 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.2  Decode is a twentieth faster, of small heads a seventh, prefill a thirtieth; no bit
-            changed. commit took a batch for whole when parts had replaced some of its rows and
-            were never joined; it is E_ORDER now.
+     1.1.2  Decode takes 6 to 11 % fewer instructions, prefill 8 %; no bit changed. commit
+            took a batch for whole when parts had replaced some of its rows and were never
+            joined; it is E_ORDER now.
      1.1.1  A part of fast-math is refused (gcc, -ffinite-math-only) or of no effect (clang): it
             changed bits unseen. Rows from 2^22 on are not folded into memory (2^39): what many of
             them left could overflow in float32. Float16 is rounded by instruction where there is

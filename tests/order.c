@@ -241,19 +241,26 @@ static void test_order_parts(subject *s)
   CHECK_EQ(longctx_commit(lc, 2), LONGCTX_OK);
 }
 
+/* a context in memory of its own, which free(lc) gives back */
+static longctx *made(const longctx_desc *d)
+{
+  size_t bytes = longctx_size(d);
+  longctx *lc = longctx_init(malloc(bytes), bytes, d);
+  CHECK(lc != NULL);
+  return lc;
+}
+
 /* Parts replace the rows of an earlier batch: unless they are joined, there is none. */
 static void test_parts_replace(void)
 {
   longctx_desc d = longctx_desc_make(2, 1, 1, 4, 16);
   float x[12] = {1, 2, 3, 4}, out[12];
-  void *mem;
   longctx *lc;
   t_case("commit between parts and join");
   d.max_batch = 3;
   d.max_threads = 2;
-  mem = malloc(longctx_size(&d));
-  lc = longctx_init(mem, longctx_size(&d), &d);
-  if (!CHECK(lc != NULL)) return;
+  lc = made(&d);
+  if (!lc) return;
   CHECK_EQ(longctx_attend(lc, 0, 3, x, x, x, out), LONGCTX_OK);
   CHECK_EQ(longctx_attend(lc, 1, 3, x, x, x, out), LONGCTX_OK);
   CHECK_EQ(longctx_attend_part(lc, 0, 2, x, x, x, out, 0, 1), LONGCTX_OK);
@@ -270,7 +277,7 @@ static void test_parts_replace(void)
   CHECK_EQ(longctx_attend(lc, 0, 3, x, x, x, out), LONGCTX_OK);
   CHECK_EQ(longctx_attend_part(lc, 1, 2, x, NULL, NULL, out, 0, 1), LONGCTX_OK); /* only reads */
   CHECK_EQ(longctx_commit(lc, 3), LONGCTX_OK);
-  free(mem);
+  free(lc);
 }
 
 /* Parts that wait for their join have written rows: an empty context cannot be moved under them. */
@@ -278,19 +285,17 @@ static void test_seek_under_parts(void)
 {
   longctx_desc d = longctx_desc_make(1, 1, 1, 4, 16);
   float x[4] = {1, 2, 3, 4}, out[4];
-  void *mem;
   longctx *lc;
   t_case("seek between parts and join");
-  mem = malloc(longctx_size(&d));
-  lc = longctx_init(mem, longctx_size(&d), &d);
-  if (!CHECK(lc != NULL)) return;
+  lc = made(&d);
+  if (!lc) return;
   CHECK_EQ(longctx_attend_part(lc, 0, 1, x, x, x, out, 0, 1), LONGCTX_OK);
   CHECK_EQ(longctx_seek(lc, 4), LONGCTX_E_ORDER);
   CHECK_EQ(longctx_attend_join(lc, 0, 1, out), LONGCTX_OK);
   CHECK_EQ(longctx_seek(lc, 4), LONGCTX_E_ORDER);
   CHECK_EQ(longctx_commit(lc, 0), LONGCTX_OK);
   CHECK_EQ(longctx_seek(lc, 4), LONGCTX_OK);
-  free(mem);
+  free(lc);
 }
 
 /* Parts that disagree whether they write are no call. */

@@ -617,6 +617,34 @@ static void test_sink_logits(void)
   text_free(&x);
 }
 
+/* One sink lies in a tile of one token, so its key is whole in memory, however long. */
+static void test_one_long_sink(void)
+{
+  enum { DIMS = 150 };
+  static float q[DIMS], k[DIMS], v[DIMS], out[2][DIMS];
+  int s, t, i;
+  t_case("one sink of many dims");
+  for (s = 0; s < 2; s++) {
+    longctx_desc d = longctx_desc_make(1, 1, 1, DIMS, 16);
+    longctx *lc;
+    d.rope = LONGCTX_ROPE_NONE;
+    d.sinks = s;
+    lc = longctx_init(malloc(longctx_size(&d)), longctx_size(&d), &d);
+    if (!CHECK(lc != NULL)) return;
+    for (t = 0; t < 3; t++) {
+      for (i = 0; i < DIMS; i++) {
+        q[i] = (float)((i * 7 + t) % 11) - 5;
+        k[i] = (float)((i * 5 + t * 3) % 13) / 6 - 1;
+        v[i] = (float)(i % 9 * (t + 1));
+      }
+      CHECK_EQ(longctx_attend(lc, 0, 1, q, k, v, out[s]), LONGCTX_OK);
+      CHECK_EQ(longctx_commit(lc, 1), LONGCTX_OK);
+    }
+    free(lc);
+  }
+  for (i = 0; i < DIMS; i++) CHECK_NEAR((double)out[1][i], (double)out[0][i], 1e-4);
+}
+
 int main(void)
 {
   test_off_by_one();
@@ -633,5 +661,6 @@ int main(void)
   test_shift();
   test_constant_scores();
   test_sink_logits();
+  test_one_long_sink();
   return t_done();
 }

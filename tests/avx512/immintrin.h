@@ -1,7 +1,7 @@
 /* immintrin.h: AVX-512's intrinsics by SIMDe (Debian: libsimde-dev), so that longctx.h's AVX-512
    pass runs where the machine has none: two AVX2 halves for each vector. Found before the
-   compiler's own by -isystem; for builds with -mavx2 -mfma -mf16c and LONGCTX_NO_DISPATCH. It shows that
-   the words mean what they should, not what a compiler makes of them. */
+   compiler's own by -isystem; for builds with -mavx2 -mfma -mf16c and LONGCTX_NO_DISPATCH. It shows
+   that the words mean what they should, not what a compiler makes of them. */
 #ifndef TESTS_AVX512_H
 #define TESTS_AVX512_H
 #include_next <immintrin.h>
