@@ -943,21 +943,20 @@ LCX_INLINE lcx_memory lcx_memory_make(int head_dim, int head_dim_v)
 /* visible tokens of a span: first <= token < last, by all its rows alike, or by some */
 typedef struct lcx_hull { int first, last, alike; } lcx_hull;
 
-/* How many rows, and vectors of keys or of values, a kernel takes at once, and the kernels. */
+/* How many rows a kernel takes at once, and the kernels: rows r.. over the keys of a span, over a
+   panel of its values. */
 typedef struct lcx_shape {
-  int type, rows, key_vecs, val_vecs;
+  int type, rows;
   void (*qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, const float *q, int r,
-             int c);
-  void (*pv)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, int r, int dim, int first,
-             int last);
-  void (*pv_narrow)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, int r, int dim,
-                    int first, int last); /* of one row */
+             lcx_hull seen);
+  void (*pv)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, int r, int panel,
+             lcx_hull seen);
 } lcx_shape;
 
 /* One instruction set's kernels; room 6 says what each does, room 5 what the numbers are. */
 typedef struct lcx_kernels {
-  int width, direct, quad;
-  const lcx_shape *shapes; /* largest first, narrow ones of one vector last */
+  int direct, quad;
+  const lcx_shape *shapes; /* by type, most rows first, one row last */
   void (*turn)(const uint64_t *step, int half, uint64_t position, float mscale, float *turn);
   int (*hold)(const float *x, int dims, int pairs, float factor, float limit, float *y);
   void (*rotate)(const float *x, int dims, int half, const float *turn, float *y);
@@ -1023,9 +1022,9 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      LCX_FN(hmax): largest lane      v_lanes: 0, 1, 2, ...
      v_int: int32 lanes to float
      v_store_f16: of numbers within 65504, nearest even; only where a set has an instruction
-     v_shapes_*: S(type, rows, vectors of keys, vectors of values), how much a kernel holds in
-       registers, largest first: at most 6 rows (int8: 4) and 8 vectors. Smaller ones of as many
-       rows take rests; one must stand behind keys that do not divide 64 lanes (never int8)
+     v_shapes_*: S(type, rows, vectors of keys, for a rest, vectors of values, for a rest), how much
+       a kernel holds in registers, most rows first: at most 6 rows (int8: 4) and 8 vectors, one row
+       last. A rest of keys divides 64 lanes
      v_direct: up to so many rows read float16 as it is; more share one that was widened
 
    int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
@@ -1082,9 +1081,9 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
 #define LCX_QUAD LCX_QUAD_BYTES
 #define vw_store(w, j, t)                                                                        \
   _mm_storeu_si128((__m128i *)(void *)((w) + (j) / 4), _mm512_cvtepi32_epi8(_mm512_castps_si512(t)))
-#define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 4, 4) S(F32, 1, 2, 3)
-#define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 4, 4) S(F16, 1, 2, 3)
-#define v_shapes_q8(S) S(Q8, 4, 2, 4) S(Q8, 1, 4, 4)
+#define v_shapes_f32(S) S(F32, 6, 4, 1, 4, 4) S(F32, 4, 4, 1, 4, 4) S(F32, 1, 4, 1, 4, 3)
+#define v_shapes_f16(S) S(F16, 4, 4, 1, 4, 4) S(F16, 1, 4, 1, 4, 3)
+#define v_shapes_q8(S) S(Q8, 4, 2, 1, 4, 4) S(Q8, 1, 4, 1, 4, 4)
 #define v_direct LCX_DIRECT
 
 #elif LCX_PASS == LCX_AVX2
@@ -1145,10 +1144,9 @@ LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
   _mm_storel_epi64((__m128i *)(void *)(w + 2), _mm256_extracti128_si256(a, 1));
 }
 #define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
-#define v_shapes_f32(S) S(F32, 6, 2, 2) S(F32, 4, 2, 2) S(F32, 1, 8, 8) S(F32, 1, 4, 6)
-#define v_shapes_f16(S)                                                                          \
-  S(F16, 6, 2, 2) S(F16, 4, 3, 3) S(F16, 4, 2, 2) S(F16, 1, 8, 8) S(F16, 1, 4, 6)
-#define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 8, 8)
+#define v_shapes_f32(S) S(F32, 6, 2, 2, 2, 2) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 6)
+#define v_shapes_f16(S) S(F16, 6, 2, 2, 2, 2) S(F16, 4, 3, 2, 3, 2) S(F16, 1, 8, 4, 8, 6)
+#define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 8, 2, 8, 8)
 #define v_direct LCX_ROWS /* widening is free beside fma */
 
 #elif LCX_PASS == LCX_SSE2
@@ -1230,9 +1228,9 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
   _mm_storel_epi64((__m128i *)(void *)w, a);
 }
 #define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
-#define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
-#define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
-#define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
+#define v_shapes_f32(S) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 8)
+#define v_shapes_f16(S) S(F16, 4, 2, 2, 2, 2) S(F16, 1, 8, 4, 8, 8)
+#define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 4, 4, 4, 4)
 #define v_direct LCX_DIRECT
 
 #elif LCX_PASS == LCX_NEON
@@ -1290,9 +1288,9 @@ LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32
 #define vw_store(w, j, t)                                                                        \
   vst1_u16((uint16_t *)((w) + (j) / 2),                                                          \
            vand_u16(vmovn_u32(vreinterpretq_u32_f32(t)), vdup_n_u16(255)))
-#define v_shapes_f32(S) S(F32, 6, 4, 4) S(F32, 4, 4, 4) S(F32, 1, 8, 8) S(F32, 1, 4, 4)
-#define v_shapes_f16(S) S(F16, 4, 4, 4) S(F16, 1, 8, 8) S(F16, 1, 4, 4)
-#define v_shapes_q8(S) S(Q8, 4, 4, 4) S(Q8, 1, 4, 4)
+#define v_shapes_f32(S) S(F32, 6, 4, 4, 4, 4) S(F32, 4, 4, 4, 4, 4) S(F32, 1, 8, 4, 8, 4)
+#define v_shapes_f16(S) S(F16, 4, 4, 4, 4, 4) S(F16, 1, 8, 4, 8, 4)
+#define v_shapes_q8(S) S(Q8, 4, 4, 4, 4, 4) S(Q8, 1, 4, 4, 4, 4)
 #define v_direct LCX_DIRECT
 
 #elif LCX_PASS == LCX_WASM
@@ -1358,9 +1356,9 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
   wasm_v128_store64_lane(w, a, 0);
 }
 #define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
-#define v_shapes_f32(S) S(F32, 4, 2, 2) S(F32, 1, 8, 8)
-#define v_shapes_f16(S) S(F16, 4, 2, 2) S(F16, 1, 8, 8)
-#define v_shapes_q8(S) S(Q8, 4, 2, 2) S(Q8, 1, 4, 4)
+#define v_shapes_f32(S) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 8)
+#define v_shapes_f16(S) S(F16, 4, 2, 2, 2, 2) S(F16, 1, 8, 4, 8, 8)
+#define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 4, 4, 4, 4)
 #define v_direct LCX_DIRECT
 
 #else /* scalar, with or without hardware fused multiply-add */
@@ -1454,13 +1452,13 @@ LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
 }
 #define vw_store(w, j, t) LCX_FN(vw_store)(w, j, t)
 #if LCX_X86 || LCX_SMALL /* beside faster sets it is there to compare with: small, not fast */
-#define v_shapes_f32(S)
-#define v_shapes_f16(S)
-#define v_shapes_q8(S)
+#define v_shapes_f32(S) S(F32, 4, 1, 1, 1, 1) S(F32, 1, 1, 1, 1, 1)
+#define v_shapes_f16(S) S(F16, 1, 1, 1, 1, 1)
+#define v_shapes_q8(S) S(Q8, 1, 1, 1, 1, 1)
 #else
-#define v_shapes_f32(S) S(F32, 1, 4, 4)
-#define v_shapes_f16(S) S(F16, 1, 4, 4)
-#define v_shapes_q8(S) S(Q8, 1, 4, 4)
+#define v_shapes_f32(S) S(F32, 4, 1, 1, 1, 1) S(F32, 1, 4, 1, 4, 1)
+#define v_shapes_f16(S) S(F16, 1, 4, 1, 4, 1)
+#define v_shapes_q8(S) S(Q8, 1, 4, 1, 4, 1)
 #endif
 #define v_direct LCX_DIRECT
 #endif
@@ -1786,45 +1784,52 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   }
 }
 
-/* The shapes. Beside those of room 5 there are narrow ones of one vector, for rests, for sinks, and
-   for a span of four tiles of 16, some of which other parts may be writing (w->careful): a wide one
-   reads columns that nobody asked for. */
-#define LCX_SHAPES(type, rows, vk, vv)                                                            \
-  LCX_T static void LCX_FN(qk_##type##_##rows##_##vk)(const lcx_store *st, const lcx_span *sp,   \
-                                                      const lcx_rows *w, const float *q, int r,  \
-                                                      int c)                                     \
+/* Kernels of each shape. QK goes in wide steps where more than a rest is seen; of tiles of 16, some
+   of which other parts may be writing (w->careful), it reads those with a column asked for. */
+#define LCX_SHAPES(type, rows, k, k_rest, v, v_rest)                                             \
+  LCX_T static void LCX_FN(qk_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
+                                               const lcx_rows *w, const float *q, int r,         \
+                                               lcx_hull seen)                                    \
   {                                                                                              \
-    LCX_QK_TILE(type, rows, vk);                                                                 \
+    enum { WIDE = k * v_width, REST = k_rest * v_width, LEAST = REST < 16 ? REST : 16 };         \
+    int most = w->careful && st->tile == 16 ? LEAST : WIDE;                                      \
+    int step = seen.last - seen.first > REST ? most : lcx_min(most, REST), c;                    \
+    for (c = seen.first / step * step; c < seen.last; c += step)                                 \
+      if (WIDE > LEAST && step == WIDE && c + WIDE <= LCX_SPAN) LCX_QK_TILE(type, rows, k);      \
+      else if (REST > LEAST && step > LEAST) LCX_QK_TILE(type, rows, k_rest);                    \
+      else LCX_QK_TILE(type, rows, LEAST / v_width);                                             \
     (void)q;                                                                                     \
   }                                                                                              \
-  LCX_T static void LCX_FN(pv_##type##_##rows##_##vv)(const lcx_store *st, const lcx_span *sp,   \
-                                                      const lcx_rows *w, int r, int d,           \
-                                                      int first, int last)                       \
+  LCX_T static void LCX_FN(pv_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
+                                               const lcx_rows *w, int r, int panel,              \
+                                               lcx_hull seen)                                    \
   {                                                                                              \
-    LCX_PV_TILE(type, rows, vv);                                                                 \
+    enum { WIDE = v * v_width, REST = v_rest * v_width };                                        \
+    int d = panel, end = panel + lcx_panel_width(st, panel);                                     \
+    if (WIDE > REST)                                                                             \
+      for (; end - d > REST; d += WIDE) LCX_PV_TILE(type, rows, v);                              \
+    for (; d < end; d += REST) LCX_PV_TILE(type, rows, v_rest);                                  \
   }
 #define LCX_QK_TILE(type, rows, vecs)                                                            \
   LCX_FN(qk_tile)(LONGCTX_##type, rows, vecs, st, sp, q, c, w->s + r * LCX_SPAN)
 #define LCX_PV_TILE(type, rows, vecs)                                                            \
-  LCX_FN(pv_tile)(LONGCTX_##type, rows, vecs, st, sp, w, r, d, first, last)
-v_shapes_f32(LCX_SHAPES) LCX_SHAPES(F32, 4, 1, 1) LCX_SHAPES(F32, 1, 1, 1)
-v_shapes_f16(LCX_SHAPES) LCX_SHAPES(F16, 1, 1, 1)
+  LCX_FN(pv_tile)(LONGCTX_##type, rows, vecs, st, sp, w, r, d, seen.first, seen.last)
+v_shapes_f32(LCX_SHAPES)
+v_shapes_f16(LCX_SHAPES)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
 #define LCX_QK_TILE(type, rows, vecs) LCX_FN(qk_tile_q8)(rows, vecs, st, sp, w, r, c)
-#define LCX_PV_TILE(type, rows, vecs) LCX_FN(pv_tile_q8)(rows, vecs, st, sp, w, r, d, first, last)
-v_shapes_q8(LCX_SHAPES) LCX_SHAPES(Q8, 1, 1, 1)
+#define LCX_PV_TILE(type, rows, vecs)                                                            \
+  LCX_FN(pv_tile_q8)(rows, vecs, st, sp, w, r, d, seen.first, seen.last)
+v_shapes_q8(LCX_SHAPES)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
 #undef LCX_SHAPES
 
-#define LCX_SHAPE(type, rows, vk, vv)                                                             \
-  {LONGCTX_##type, rows, vk, vv, LCX_FN(qk_##type##_##rows##_##vk),                              \
-   LCX_FN(pv_##type##_##rows##_##vv), LCX_FN(pv_##type##_1_1)},
+#define LCX_SHAPE(type, rows, k, k_rest, v, v_rest)                                              \
+  {LONGCTX_##type, rows, LCX_FN(qk_##type##_##rows), LCX_FN(pv_##type##_##rows)},
 static const lcx_shape LCX_FN(shapes)[] = {
-    v_shapes_f32(LCX_SHAPE) v_shapes_f16(LCX_SHAPE) v_shapes_q8(LCX_SHAPE) LCX_SHAPE(F32, 4, 1, 1)
-    LCX_SHAPE(F32, 1, 1, 1) LCX_SHAPE(F16, 1, 1, 1) LCX_SHAPE(Q8, 1, 1, 1)
-    {LONGCTX_F32, 0, 0, 0, NULL, NULL, NULL}}; /* their end */
+    v_shapes_f32(LCX_SHAPE) v_shapes_f16(LCX_SHAPE) v_shapes_q8(LCX_SHAPE)};
 #undef LCX_SHAPE
 
 /* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are
@@ -2248,11 +2253,10 @@ LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, i
 }
 
 static const lcx_kernels LCX_FN(kernels) = {
-    v_width,            v_direct,           LCX_QUAD,       LCX_FN(shapes),     LCX_FN(turn),
-    LCX_FN(hold),       LCX_FN(rotate),     LCX_FN(most),   LCX_FN(round),      LCX_FN(narrow),
-    LCX_FN(widen_keys), LCX_FN(widen_vals), LCX_FN(soften), LCX_FN(quantise_w), LCX_FN(merge),
-    LCX_FN(finish),     LCX_FN(feature),    LCX_FN(recall), LCX_FN(blend),      LCX_FN(fold),
-    LCX_FN(sum)};
+    v_direct,       LCX_QUAD,           LCX_FN(shapes),     LCX_FN(turn),   LCX_FN(hold),
+    LCX_FN(rotate), LCX_FN(most),       LCX_FN(round),      LCX_FN(narrow), LCX_FN(widen_keys),
+    LCX_FN(widen_vals), LCX_FN(soften), LCX_FN(quantise_w), LCX_FN(merge),  LCX_FN(finish),
+    LCX_FN(feature), LCX_FN(recall),    LCX_FN(blend),      LCX_FN(fold),   LCX_FN(sum)};
 
 #undef v_width
 #undef v_f32
@@ -4404,62 +4408,37 @@ static lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
   return inside ? whole : lcx_hull_of(w, 0, w->n);
 }
 
-/* From a shape on, the first for a type, at most so many rows and at most so many vectors of keys,
-   if that is more than one. */
-static const lcx_shape *lcx_shape_of(const lcx_shape *t, int type, int rows, int key_vecs)
+/* From a shape on, the first for a type and at most so many rows. */
+static const lcx_shape *lcx_shape_of(const lcx_shape *t, int type, int rows)
 {
-  while (t->type != type || t->rows > rows || (t->key_vecs > key_vecs && t->key_vecs > 1)) ++t;
+  while (t->type != type || t->rows > rows) ++t;
   return t;
 }
 
-/* Of a shape and the smaller ones of as many rows behind it, the last with lanes for so many dims
-   of values. */
-static const lcx_shape *lcx_smallest(const lcx_shape *t, int dims, int width)
+/* Scores of all rows in a span, by shapes from t on. */
+static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
+                   const float *q, lcx_hull all)
 {
-  while (t[1].rows == t->rows && t[1].type == t->type && t[1].val_vecs * width >= dims) ++t;
-  return t;
-}
-
-/* Scores of all rows in a span, by the largest shapes that fit, from t on. */
-static void lcx_qk(const lcx_shape *t, int width, const lcx_store *st, const lcx_span *sp,
-                   const lcx_rows *w, const float *q, lcx_hull all)
-{
-  int most = (2 * (all.last - all.first) - 1) / width; /* none twice as wide as what is seen */
-  int r, i = 0, c, step;
-  if (w->careful && st->tile == 16) most = 1;
-  for (r = 0; r < w->n; r = i) {
-    t = lcx_shape_of(t, st->type_k, w->n - r, most);
-    step = t->key_vecs * width;
-    for (i = r; i + t->rows <= w->n; i += t->rows) {
-      lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
-      for (c = some.first / step * step; c < some.last; c += step)
-        (c + step > LCX_SPAN ? t + 1 : t)->qk(st, sp, w, q + i * st->head_dim, i, c);
-    }
+  int r;
+  for (r = 0; r < w->n; r += t->rows) {
+    t = lcx_shape_of(t, st->type_k, w->n - r);
+    t->qk(st, sp, w, q + r * st->head_dim, r, all.alike ? all : lcx_hull_of(w, r, r + t->rows));
   }
 }
 
 /* The values' sums of all rows. All pass over a panel before the next one: it stays in the nearest
    cache. */
-static void lcx_pv(const lcx_shape *t, int width, const lcx_store *st, const lcx_span *sp,
+static void lcx_pv(const lcx_shape *shape, const lcx_store *st, const lcx_span *sp,
                    const lcx_rows *w, lcx_hull all)
 {
-  const lcx_shape *u;
-  int r, i = 0, j, panel, d;
-  for (r = 0; r < w->n; r = i) {
-    t = lcx_shape_of(t, st->type_v, w->n - r, LCX_SPAN);
-    for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL) {
-      int wide = lcx_panel_width(st, panel);
-      for (i = r; i + t->rows <= w->n; i += t->rows) {
-        lcx_hull some = all.alike ? all : lcx_hull_of(w, i, i + t->rows);
-        if (some.first >= some.last) continue;
-        for (d = 0; d < wide; d += u->val_vecs * width) {
-          u = lcx_smallest(t, wide - d, width);
-          if (wide - d > width) u->pv(st, sp, w, i, panel + d, some.first, some.last);
-          else
-            for (j = i; j < i + t->rows; ++j)
-              t->pv_narrow(st, sp, w, j, panel + d, some.first, some.last);
-        }
-      }
+  int r, panel;
+  for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL) {
+    const lcx_shape *t = shape;
+    for (r = 0; r < w->n; r += t->rows) {
+      lcx_hull seen;
+      t = lcx_shape_of(t, st->type_v, w->n - r);
+      seen = all.alike ? all : lcx_hull_of(w, r, r + t->rows);
+      if (seen.first < seen.last) t->pv(st, sp, w, r, panel, seen);
     }
   }
 }
@@ -4493,8 +4472,8 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     if (wide_k) sk = &wide;
     if (wide_v) sv = &wide;
   }
-  shape_k = lcx_shape_of(kernel->shapes, sk->type_k, w->n, LCX_SPAN);
-  shape_v = lcx_shape_of(kernel->shapes, sv->type_v, w->n, LCX_SPAN);
+  shape_k = lcx_shape_of(kernel->shapes, sk->type_k, w->n);
+  shape_v = lcx_shape_of(kernel->shapes, sv->type_v, w->n);
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
   memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
@@ -4520,10 +4499,10 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
       val_span.ahead = 0;
       val = &val_span;
     }
-    lcx_qk(shape_k, kernel->width, sk, key, w, w->q[which], all);
+    lcx_qk(shape_k, sk, key, w, w->q[which], all);
     kernel->soften(w, w->stand[which], x);
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, val, w, all);
-    lcx_pv(shape_v, kernel->width, sv, val, w, all);
+    lcx_pv(shape_v, sv, val, w, all);
   }
   for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
 }
