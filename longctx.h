@@ -1892,26 +1892,33 @@ LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, co
 {
   v_f32 zero = v_set(0.0f), first = v_set((float)all.first), last = v_set((float)all.last);
   float scales[LCX_SPAN];
-  int r, j;
+  int r, i, j;
   for (j = 0; j < LCX_SPAN; j += v_width) {
-    v_f32 a = zero, token = v_add(v_lanes(), v_set((float)j));
+    v_f32 a = zero, token;
     if (j + v_width > all.first && j < all.last)
       a = v_load((const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v));
-    v_store(scales + j, v_pick(token, first, zero, v_pick(token, last, a, zero)));
+    if (j < all.first || j + v_width > all.last) {
+      token = v_add(v_lanes(), v_set((float)j));
+      a = v_pick(token, first, zero, v_pick(token, last, a, zero));
+    }
+    v_store(scales + j, a);
   }
   for (r = 0; r < w->n; ++r) {
     float *p = w->s + r * LCX_SPAN, most;
+    int32_t *to = w->wi + r * (LCX_SPAN / 2);
     v_f32 top = zero, factor;
-    for (j = 0; j < LCX_SPAN; j += v_width) {
-      v_f32 a = v_mul(v_load(p + j), v_load(scales + j));
-      top = v_max(top, a);
-      v_store(p + j, a);
-    }
+    for (i = 0; i < 16; i += v_width)
+      LCX_UNROLL for (j = i; j < LCX_SPAN; j += 16) {
+        v_f32 a = v_mul(v_load(p + j), v_load(scales + j));
+        top = v_max(top, a);
+        v_store(p + j, a);
+      }
     most = LCX_FN(hmax)(top);
     factor = v_set(most > 0 ? 255.0f / most : 0.0f);
     w->wi_scale[r] = most / 255.0f;
-    for (j = 0; j < LCX_SPAN; j += v_width)
-      vw_store(w->wi + r * (LCX_SPAN / 2), j, v_fma(v_load(p + j), factor, v_set(12582912.0f)));
+    for (i = 0; i < 16; i += v_width)
+      LCX_UNROLL for (j = i; j < LCX_SPAN; j += 16)
+        vw_store(to, j, v_fma(v_load(p + j), factor, v_set(12582912.0f)));
   }
 }
 
@@ -3125,14 +3132,18 @@ static void lcx_put(const lcx_kernels *kernel, int type, const float *x, int n, 
 LCX_OUTLINE void lcx_put_q8(const lcx_kernels *kernel, const lcx_store *st, const float *x, int n,
                             unsigned char *p, int token, int key, unsigned char *scale)
 {
-  int16_t q[LCX_SPAN + 16];
+  int16_t q[LCX_PANEL + 16];
   float most = kernel->most(x, n), factor = most > 0 ? 127.0f / most : 0.0f;
-  int d, i = 0;
+  int d, i;
   ((float *)(void *)scale)[token] = most / 127.0f;
-  for (d = 0; d < n; ++d, i = d % LCX_SPAN) { /* by few at a time: stacks may be small */
-    if (i == 0) kernel->round(x + d, lcx_min(LCX_SPAN, n - d), factor, q);
-    p[key ? lcx_key_at(st, d, token) : lcx_val_at(st, token, d)] =
-        (unsigned char)(key ? q[i] + 128 : q[i]);
+  for (d = 0; d < n; d += LCX_PANEL) { /* by few at a time: stacks may be small */
+    int end = lcx_min(LCX_PANEL, n - d);
+    unsigned char *to = p + (key ? lcx_key_at(st, d, token) : lcx_val_at(st, token, d));
+    kernel->round(x + d, end, factor, q);
+    if (key)
+      for (i = 0; i < end; ++i) to[i / 4 * st->tile * 4 + i % 4] = (unsigned char)(q[i] + 128);
+    else
+      for (i = 0; i < end; ++i) to[i * 4] = (unsigned char)q[i];
   }
 }
 
