@@ -1860,10 +1860,13 @@ LCX_T static void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, int64_
   float *m = w->m, *rescale = w->rescale, *s = w->s, *lane = w->lane;
   for (r = 0; r < n; ++r, s += LCX_SPAN) {
     float old = m[r], most;
-    v_f32 top;
+    v_f32 top = v_set(LCX_MASKED);
     if (adjusts || lo[r] > 0 || hi[r] < LCX_SPAN) LCX_FN(adjust)(w, r, (float)(stand[r] - x));
-    top = v_load(s);
-    LCX_UNROLL for (j = v_width; j < LCX_SPAN; j += v_width) top = v_max(top, v_load(s + j));
+    for (j = 0; j < 16; j += v_width) {
+      v_f32 a = v_max(v_load(s + j), v_load(s + j + 16));
+      v_f32 b = v_max(v_load(s + j + 32), v_load(s + j + 48));
+      top = v_max(top, v_max(a, b));
+    }
     most = LCX_FN(hmax)(top);
     m[r] = most > old ? most : old;
     rescale[r] = old - m[r];
