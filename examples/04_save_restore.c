@@ -36,14 +36,15 @@ static int save(const longctx *context)
   return write_state(context) || rename(path_new, path) ? -1 : 0;
 }
 
-static longctx *load(void *memory, size_t bytes)
+/* init and restore refuse a file of another desc; longctx_load would take the file's */
+static longctx *load(void *memory, size_t bytes, const longctx_desc *desc)
 {
   FILE *file = fopen(path, "rb");
-  int code = LONGCTX_E_IO;
-  longctx *context = file ? longctx_load(memory, bytes, file, &code) : NULL;
-  if (!context) fprintf(stderr, "%s: %s\n", path, longctx_error(code));
+  longctx *context = longctx_init(memory, bytes, desc);
+  int code = file && context ? longctx_restore(context, file) : LONGCTX_E_IO;
+  if (code) fprintf(stderr, "%s: %s\n", path, longctx_error(code));
   if (file) fclose(file);
-  return context;
+  return code ? NULL : context;
 }
 
 /* q, k and v of one token, made up from its number, so that both contexts see the same text */
@@ -97,7 +98,7 @@ int main(void)
   for (int i = 0; i < 700; i++)
     if (step(first, out_1)) return 1;
   if (save(first)) return 1;
-  longctx *second = load(memory_2, bytes);
+  longctx *second = load(memory_2, bytes, &desc);
   if (!second) return 1;
   printf("saved after 700 tokens, loaded at position %d\n", (int)longctx_position(second));
 

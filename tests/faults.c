@@ -138,7 +138,7 @@ static void test_failing_saves(void)
       arm(call, 0);
       CHECK_EQ(open_files, files);
       CHECK_EQ(saved, reached ? -1 : 0);
-      loaded = load(memory, bytes);
+      loaded = load(memory, bytes, &desc);
       if (CHECK(loaded != NULL)) {
         CHECK_EQ(longctx_position(loaded), reached ? 300 : 301);
         CHECK(saves_the_same(reached ? old : later));
@@ -194,7 +194,7 @@ static void test_failing_reads(void)
       free(after);
       free(live);
       arm(call, n);
-      loaded = load(memory, bytes);
+      loaded = load(memory, bytes, &desc);
       if (calls[call] >= n) CHECK(loaded == NULL);
       arm(call, 0);
       if (!reached) break;
@@ -260,7 +260,7 @@ static int kill_savers(int n, int (*saver)(const longctx *), remains *left)
     kill(child, SIGKILL);
     CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
     look_beside(left, whole);
-    loaded = load(memory, bytes);
+    loaded = load(memory, bytes, &desc);
     if (!loaded) { unreadable++; continue; }
     if (!CHECK(longctx_position(loaded) >= longctx_position(context))) break;
     walk(context, longctx_position(loaded));
