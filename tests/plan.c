@@ -157,6 +157,7 @@ static void test_bad_feedback(void)
   REFUSE(feedback_len, 2);                             /* without a block                        */
   REFUSE(feedback_dim, -1);
   REFUSE(feedback_dim, INT_MAX);
+  REFUSE(feedback_dim, (1 << 26) + 1);
   d.n_heads = d.block = d.window = d.feedback_len = 65536;
   d.n_kv_heads = 1;
   refuse(&d, "feedback_len");                          /* 2^32 queries of one KV head            */
@@ -166,6 +167,8 @@ static void test_bad_feedback(void)
   accept(&d, "feedback_len");
   d.feedback_dim = 3;
   accept(&d, "feedback_dim");
+  d.feedback_dim = 1 << 26;
+  CHECK(longctx_check(&d) == NULL);
   d.feedback_dim = INT_MIN;
   refuse(&d, "feedback_dim");
   d.feedback_dim = 0;
@@ -236,13 +239,20 @@ static void test_bad_numbers(void)
 {
   static const double bad[4] = { 1.0, 0.1, (double)NAN, 0.01 };
   static const double worse[4] = { 1.0, (double)INFINITY, 0.1, 0.01 };
+  static const double above[4] = { 1.0, 1.01e6, 0.1, 0.01 };
+  static const double below[4] = { 1.0, -1.01e6, 0.1, 0.01 };
   REFUSE(rope_base, -1.0);
   REFUSE(rope_base, (double)NAN);
   REFUSE(rope_base, (double)INFINITY);
   REFUSE(rope_mscale, -1.0);
   REFUSE(rope_mscale, (double)NAN);
   REFUSE(rope_mscale, (double)INFINITY);
+  REFUSE(rope_base, 0.99);
+  REFUSE(rope_base, 1.01e18);
+  REFUSE(rope_mscale, 16.01f);
   REFUSE(rope_freqs, bad);
+  REFUSE(rope_freqs, above);
+  REFUSE(rope_freqs, below);
   REFUSE(rope_freqs, worse);
   REFUSE(scale, NAN);
   REFUSE(scale, INFINITY);
@@ -251,7 +261,10 @@ static void test_bad_numbers(void)
   REFUSE(softcap, -1.0f);
   REFUSE(softcap, NAN);
   REFUSE(softcap, INFINITY);
+  REFUSE(softcap, 0.99e-3f);
+  REFUSE(softcap, 1.01e6f);
   REFUSE(alibi_max_bias, -8.0f);
+  REFUSE(alibi_max_bias, 64.01f);
   REFUSE(alibi_max_bias, NAN);
   REFUSE(alibi_max_bias, INFINITY);
 }
@@ -323,7 +336,7 @@ static void test_bad_readers(void)
 
 static void test_good_edges(void)
 {
-  static const double freqs[4] = { 1.0, 0.0, 0.5, 3.0 };
+  static const double freqs[4] = { 1.0, 0.0, 0.5, 3.0 }, bounds[4] = { 1.0, 1e6, -1e6, 3.0 };
   ACCEPT(n_layers, 1);
   ACCEPT(n_heads, 2);
   ACCEPT(n_heads, 14);
@@ -354,12 +367,20 @@ static void test_good_edges(void)
   ACCEPT(rope_dims, 8);
   ACCEPT(rope_base, 10000.0);
   ACCEPT(rope_base, 1000000.0);
+  ACCEPT(rope_base, 1.0);                              /* the bounds themselves                  */
+  ACCEPT(rope_base, 1e18);
   ACCEPT(rope_mscale, 1.25);
+  ACCEPT(rope_mscale, 16.0f);
   ACCEPT(rope_freqs, freqs);
+  ACCEPT(rope_freqs, bounds);
   ACCEPT(scale, 1.0f);
   ACCEPT(scale, 1e6f);
+  ACCEPT(scale, -1e6f);
   ACCEPT(softcap, 50.0f);
+  ACCEPT(softcap, 1e-3f);
+  ACCEPT(softcap, 1e6f);
   ACCEPT(alibi_max_bias, 8.0f);
+  ACCEPT(alibi_max_bias, 64.0f);
 }
 
 static void test_odd_head_dim(void)

@@ -414,6 +414,42 @@ static void test_save_everywhere(const longctx_desc *d, const text *x)
 }
 
 /* Bytes before and behind are other people's: the file is left right behind the state. */
+/* The format stays what it is, checksum and all: a file of whole numbers that no arithmetic touches,
+   byte for byte, by FNV-1a, which is not the file's own. When this fails, old files cannot be read:
+   the format's version must go up. */
+static void test_format(void)
+{
+  longctx_desc d = longctx_desc_make(2, 2, 1, 4, 8);
+  float q[8] = { 0 }, k[4], v[4], out[8];
+  const uint16_t order = 1;
+  uint64_t h = 0xcbf29ce484222325u;
+  unsigned char *state;
+  longctx *lc;
+  size_t n, i;
+  int token, l, j;
+  d.sinks = 2;
+  d.rope = LONGCTX_ROPE_NONE;
+  d.type_v = LONGCTX_F16;
+  lc = t_new(&d);
+  for (token = 0; token < 21; token++) {
+    for (l = 0; l < 2; l++) {
+      for (j = 0; j < 4; j++) {
+        k[j] = (float)(100 * l + 4 * token + j);
+        v[j] = -k[j];
+      }
+      CHECK_EQ(longctx_attend(lc, l, 1, q, k, v, out), LONGCTX_OK);
+    }
+    CHECK_EQ(longctx_commit(lc, 1), LONGCTX_OK);
+  }
+  state = t_state(lc, &n);
+  for (i = 0; i < n; i++) h = (h ^ state[i]) * 0x100000001b3u;
+  t_case("the format of state files: %d bytes, %08x%08x", (int)n, (unsigned)(h >> 32), (unsigned)h);
+  CHECK_EQ(n, 656);
+  if (*(const unsigned char *)&order) CHECK(h == 0x6043308007c1ad4eu);
+  free(state);
+  free(lc);
+}
+
 static void test_file_position(const longctx_desc *d, const text *x)
 {
   longctx *a = run_new(d, x, 17, 1), *b = run_new(d, x, 30, 1), *again;
@@ -1175,6 +1211,7 @@ int main(void)
   test_open_misuse(&d);
   test_open_forged();
   test_save_everywhere(&d, &x);
+  test_format();
   test_file_position(&d, &x);
   test_load_misuse(&d, &x);
   test_write_fails(&d, &x);
