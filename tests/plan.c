@@ -286,6 +286,8 @@ static void test_bad_numbers(void)
 
 static void test_bad_layers(void)
 {
+  longctx_layer layers[2];
+  longctx_desc d = plain();
   static const double bad[4] = { 1.0, 0.1, (double)NAN, 0.01 };
   REFUSE_LAYER(window, -1);
   REFUSE_LAYER(window, INT_MIN);
@@ -309,6 +311,10 @@ static void test_bad_layers(void)
   REFUSE_LAYER(kv_from, 1);                            /* itself, or a layer above               */
   REFUSE_LAYER(kv_from, 2);                            /* no such layer                          */
   REFUSE_LAYER(kv_from, INT_MAX);
+  layers[0] = layers[1] = longctx_layer_make(&d);
+  layers[0].kv_from = 0;
+  d.layers = layers;
+  refuse(&d, "kv_from");                               /* the first layer, of itself             */
 }
 
 /* A reader: of a layer with its own keys, no wider than that, in the same blocks. */
@@ -337,6 +343,7 @@ static void test_bad_readers(void)
 static void test_good_edges(void)
 {
   static const double freqs[4] = { 1.0, 0.0, 0.5, 3.0 }, bounds[4] = { 1.0, 1e6, -1e6, 3.0 };
+  static const double inside[9] = { -1e7, 1e7, -1e7, 1e7, 1.0, 0.5, 0.2, 0.1, 1e7 };
   ACCEPT(n_layers, 1);
   ACCEPT(n_heads, 2);
   ACCEPT(n_heads, 14);
@@ -373,6 +380,7 @@ static void test_good_edges(void)
   ACCEPT(rope_mscale, 16.0f);
   ACCEPT(rope_freqs, freqs);
   ACCEPT(rope_freqs, bounds);
+  ACCEPT(rope_freqs, inside + 4);                      /* those four, no others                  */
   ACCEPT(scale, 1.0f);
   ACCEPT(scale, 1e6f);
   ACCEPT(scale, -1e6f);

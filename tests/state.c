@@ -1085,6 +1085,28 @@ static void test_mismatch(const longctx_desc *d, const text *x)
   MISMATCH_LAYER(softcap, 9.0f);
 }
 
+/* A file that is refused at its very end has not changed logits or gates on the way there. */
+static void test_refused_late(const longctx_desc *d, const text *x)
+{
+  static const float others[4] = { 3.0f, 2.0f, -1.5f, 0.75f };
+  longctx *other = run_new(d, x, 31, 2);
+  patient p = make_patient(d, x);
+  unsigned char *state;
+  FILE *file;
+  size_t n;
+  CHECK_EQ(longctx_set_sink_logits(other, 1, others), LONGCTX_OK);
+  CHECK_EQ(longctx_set_gate(other, 1, others), LONGCTX_OK);
+  state = t_state(other, &n);
+  state[n - 1] ^= 1;
+  file = t_file(state, n);
+  t_case("other logits and gates, and a wrong checksum");
+  refuse_restore(&p, file, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
+  fclose(file);
+  end_patient(&p, d, x);
+  free(state);
+  free(other);
+}
+
 static void test_mismatch_memory(const longctx_desc *d, const text *x)
 {
   longctx_desc o = *d;
@@ -1239,6 +1261,7 @@ int main(void)
   test_hostile_memory(&d, &x);
   test_hostile_numbers(&d, &x);
   test_mismatch_memory(&d, &x);
+  test_refused_late(&d, &x);
   for (l = 0; l < 2; l++) {                            /* and with feedback, without and with it */
     d.feedback_len = 2;
     layers[1].feedback = 1;
