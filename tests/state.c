@@ -907,6 +907,35 @@ static void refuse_number(const longctx_desc *d, const text *x, const unsigned c
   t_bad_input("%g in a state's memory or gates", (double)with);
 }
 
+/* An int8 row's scale is its largest number by 127: no tokens make it negative. */
+static void test_hostile_scale(const longctx_desc *d, const text *x)
+{
+  longctx *lc = run_new(d, x, 20, 1), *again;
+  const lcx_store *st = &lcx_layer_of(lc, 0)->store[LCX_WINDOW];
+  size_t n, sinks = 2 * 2 * 4 * 16, bytes = longctx_size(d), at;
+  unsigned char *state = t_state(lc, &n), *block = (unsigned char *)t_memory(bytes);
+  float scale;
+  int error = 99;
+  at = sizeof(lcx_file_head) + (size_t)lc->wish.bytes + 2 * 20 + sinks + 8;
+  memcpy(&scale, state + at, sizeof scale);            /* behind the first key of the window     */
+  t_case("hostile scale");
+  CHECK(scale > 0 && scale < 1);
+  refuse_number(d, x, state, n, at, -scale);
+  memcpy(block, lc, bytes);
+  again = (longctx *)(void *)block;
+  at = lcx_tile_at(st, 19) + st->scale_k + 19 % (size_t)st->tile * 4;
+  memcpy(&scale, lcx_ring_of(again, lcx_layer_of(again, 0), LCX_WINDOW, 0) + at, sizeof scale);
+  CHECK(scale > 0 && scale < 1);
+  scale = -scale;
+  memcpy(lcx_ring_of(again, lcx_layer_of(again, 0), LCX_WINDOW, 0) + at, &scale, sizeof scale);
+  CHECK(longctx_open(block, bytes, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_FORMAT);
+  t_bad_input("hostile scale in a block");
+  free(block);
+  free(state);
+  free(lc);
+}
+
 static void test_hostile_memory(const longctx_desc *d, const text *x)
 {
   static const float bad[5] = { NAN, INFINITY, -INFINITY, 2e36f, -3e38f };
@@ -1245,6 +1274,7 @@ int main(void)
   test_noise_files(&d, &x);
   test_refused_with_open_batch(&d, &x);
   test_hostile_numbers(&d, &x);
+  test_hostile_scale(&d, &x);
   test_mismatch(&d, &x);
   test_mismatch_base(&x);
   test_seek(&d, &x);
