@@ -217,7 +217,7 @@ enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
 /* X(name, value, what happened and what to do) */
 #define LONGCTX_ERRORS(X)                                                                        \
   X(OK, 0, "no error")                                                                           \
-  X(E_ARG, -1, "bad argument: a null or unaligned pointer, a layer out of range or without what "  \
+  X(E_ARG, -1, "bad argument: a null or unaligned pointer, a layer out of range or without what " \
                "the call is for, a batch above room, or a context onto itself")                  \
   X(E_DESC, -2, "bad desc: longctx_check names the field")                                       \
   X(E_SPACE, -3, "memory too small: provide longctx_size bytes")                                 \
@@ -1913,11 +1913,11 @@ LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, co
   float scales[LCX_SPAN];
   int r, j;
   for (j = 0; j < LCX_SPAN; j += v_width) {
-    v_f32 a = zero, token;
+    v_f32 a = zero;
     if (j + v_width > all.first && j < all.last)
       a = v_load((const float *)(const void *)(lcx_column(sp, j, 4) + st->scale_v));
     if (j < all.first || j + v_width > all.last) {
-      token = v_add(v_lanes(), v_set((float)j));
+      v_f32 token = v_add(v_lanes(), v_set((float)j));
       a = v_pick(token, first, zero, v_pick(token, last, a, zero));
     }
     v_store(scales + j, a);
@@ -2283,10 +2283,10 @@ LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, i
 }
 
 static const lcx_kernels LCX_FN(kernels) = {
-    v_direct,       LCX_QUAD,           LCX_FN(shapes),     LCX_FN(turn),   LCX_FN(hold),
-    LCX_FN(rotate), LCX_FN(most),       LCX_FN(round),      LCX_FN(narrow), LCX_FN(widen_keys),
+    v_direct,           LCX_QUAD,       LCX_FN(shapes),     LCX_FN(turn),   LCX_FN(hold),
+    LCX_FN(rotate),     LCX_FN(most),   LCX_FN(round),      LCX_FN(narrow), LCX_FN(widen_keys),
     LCX_FN(widen_vals), LCX_FN(soften), LCX_FN(quantise_w), LCX_FN(merge),  LCX_FN(finish),
-    LCX_FN(feature), LCX_FN(recall),    LCX_FN(blend),      LCX_FN(fold),   LCX_FN(sum)};
+    LCX_FN(feature),    LCX_FN(recall), LCX_FN(blend),      LCX_FN(fold),   LCX_FN(sum)};
 
 #undef v_width
 #undef v_f32
@@ -4454,7 +4454,7 @@ static const lcx_shape *lcx_shape_of(const lcx_shape *t, int type, int rows)
   return t;
 }
 
-/* Scores of all rows in a span. */
+/* Scores of all rows in a span, by shapes from t on. */
 static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
                    const float *q, lcx_hull all)
 {

@@ -244,11 +244,11 @@ static void test_bad_numbers(void)
   REFUSE(rope_base, -1.0);
   REFUSE(rope_base, (double)NAN);
   REFUSE(rope_base, (double)INFINITY);
+  REFUSE(rope_base, 0.99);
+  REFUSE(rope_base, 1.01e18);
   REFUSE(rope_mscale, -1.0);
   REFUSE(rope_mscale, (double)NAN);
   REFUSE(rope_mscale, (double)INFINITY);
-  REFUSE(rope_base, 0.99);
-  REFUSE(rope_base, 1.01e18);
   REFUSE(rope_mscale, 16.01f);
   REFUSE(rope_freqs, bad);
   REFUSE(rope_freqs, above);
@@ -286,9 +286,9 @@ static void test_bad_numbers(void)
 
 static void test_bad_layers(void)
 {
+  static const double bad[4] = { 1.0, 0.1, (double)NAN, 0.01 };
   longctx_layer layers[2];
   longctx_desc d = plain();
-  static const double bad[4] = { 1.0, 0.1, (double)NAN, 0.01 };
   REFUSE_LAYER(window, -1);
   REFUSE_LAYER(window, INT_MIN);
   REFUSE_LAYER(block, -1);

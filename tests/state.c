@@ -413,7 +413,6 @@ static void test_save_everywhere(const longctx_desc *d, const text *x)
   }
 }
 
-/* Bytes before and behind are other people's: the file is left right behind the state. */
 /* The format stays what it is, checksum and all: a file of whole numbers that no arithmetic touches,
    byte for byte, by FNV-1a, which is not the file's own. When this fails, old files cannot be read:
    the format's version must go up. */
@@ -450,6 +449,7 @@ static void test_format(void)
   free(lc);
 }
 
+/* Bytes before and behind are other people's: the file is left right behind the state. */
 static void test_file_position(const longctx_desc *d, const text *x)
 {
   longctx *a = run_new(d, x, 17, 1), *b = run_new(d, x, 30, 1), *again;
