@@ -182,6 +182,24 @@ static void test_one_head(void)
   text_free(&x);
 }
 
+/* Tiles of 16 and two segments: the span with the oldest key seen may hold the tile that another
+   part is writing just now. Bits do not show a read of it, ThreadSanitizer does. */
+static void test_tiles_at_once(void)
+{
+  longctx_desc d = longctx_desc_make(1, 1, 1, 16, 300);
+  text x = text_make(&d, 900, 36);
+  float *want = text_out(&x), *got = text_out(&x);
+  longctx *lc = t_new(&d);
+  t_case("tiles of 16, three threads at once");
+  text_run(lc, &x, 0, 900, 1, want);
+  run_in_parts(&x, 3, 3, 1, AT_ONCE, got);
+  CHECK_SAME(want, got, sizeof(float) * text_out_floats(&x));
+  free(lc);
+  free(want);
+  free(got);
+  text_free(&x);
+}
+
 /* Where the compiler makes attend use threads of its own (OpenMP), max_threads does not show. */
 static void test_own_threads(void)
 {
@@ -261,6 +279,7 @@ int main(void)
     test_at_once(i);
   }
   test_one_head();
+  test_tiles_at_once();
   test_own_threads();
   test_many_contexts();
   return t_done();
