@@ -53,8 +53,8 @@ test:             ## everything you need to trust your build, minutes
 check:            ## the long list, a quarter of an hour: see tests/TRUST.md (PARTS="compilers faults")
 	@tests/check.sh $(PARTS)
 
-soak:             ## what takes hours: 10^9 tokens, every shape on every machine, 10^4 kills
-	@tests/soak.sh
+soak:             ## what takes hours: 10^9 tokens, every shape on every machine, 10^4 kills (PARTS)
+	@tests/check.sh --soak $(PARTS)
 
 bench: $(CURVES_OF:%=$(BUILD)/bench/%) $(TEXT) ## memory, latency and perplexity against length
 	@mkdir -p bench/out
