@@ -894,6 +894,10 @@ LCX_INLINE const unsigned char *lcx_column(const lcx_span *s, int c, int size)
    sinks and among the feedback rows. */
 enum { LCX_WINDOW, LCX_SINKS, LCX_FED };
 
+/* What a row sees of a store, from <= x < to, and the x at which its query stands: the distance to
+   a key is |stand - x|. */
+typedef struct lcx_view { int64_t from, to, stand; } lcx_view;
+
 /* Up to LCX_ROWS queries on their way through the keys of one KV head; a row is one query head of
    one token. Arrays lie in the block's scratch; those of three or two are by store. */
 typedef struct lcx_rows {
@@ -901,8 +905,7 @@ typedef struct lcx_rows {
   int stride;            /* floats between rows of o and sum_o: head_dim_v rounded up to 64      */
   float cap;             /* soft-cap in base 2; 0 = none                                         */
   float *q[3];           /* [n][head_dim] scaled to base 2, rotated; of feedback the window's    */
-  int64_t *from[3], *to[3]; /* [n] visible x: from <= x < to                                     */
-  int64_t *stand[3];     /* [n] the x at which a query stands: distance = |stand - x|            */
+  lcx_view *view[3];     /* [n]                                                                  */
   float *slope;          /* [n] ALiBi in base 2, negative; NULL = none                           */
   int *bad;              /* [n] the query was NaN or infinite                                    */
   int *lo, *hi;          /* [n] visible part of the span at hand                                 */
@@ -973,7 +976,7 @@ typedef struct lcx_kernels {
   void (*narrow)(const float *x, int n, uint16_t *h);
   void (*widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *keys);
   void (*widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *vals);
-  void (*soften)(const lcx_rows *w, const int64_t *stand, int64_t x);
+  void (*soften)(const lcx_rows *w, const lcx_view *view, int64_t x);
   void (*quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, lcx_hull all);
   void (*merge)(float *sum_m, float *sum_l, float *sum_o, float m, float l, const float *o,
                 int dims);
@@ -1869,7 +1872,7 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float distance)
 /* One step of the online softmax over a span that starts at x: scores become weights; maximum,
    rescale and the sum's 16 lanes move on. Rows go through each phase together, so that none waits
    for its own maximum. */
-LCX_T static void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, int64_t x)
+LCX_T static void LCX_FN(soften)(const lcx_rows *w, const lcx_view *view, int64_t x)
 {
   int adjusts = w->cap > 0 || w->slope != NULL, n = w->n, r, j;
   const int *lo = w->lo, *hi = w->hi;
@@ -1877,7 +1880,7 @@ LCX_T static void LCX_FN(soften)(const lcx_rows *w, const int64_t *stand, int64_
   for (r = 0; r < n; ++r, s += LCX_SPAN) {
     float old = m[r], most;
     v_f32 top = v_set(LCX_MASKED);
-    if (adjusts || lo[r] > 0 || hi[r] < LCX_SPAN) LCX_FN(adjust)(w, r, (float)(stand[r] - x));
+    if (adjusts || lo[r] > 0 || hi[r] < LCX_SPAN) LCX_FN(adjust)(w, r, (float)(view[r].stand - x));
     for (j = 0; j < 16; j += v_width) {
       v_f32 a = v_max(v_load(s + j), v_load(s + j + 16));
       v_f32 b = v_max(v_load(s + j + 32), v_load(s + j + 48));
@@ -2738,10 +2741,10 @@ typedef struct lcx_ticket {
   int32_t layer, n, wrote;
 } lcx_ticket;
 
-/* The next piece of a working space, aligned to its elements. */
+/* The next piece of a working space, aligned to the power of two in its elements' size. */
 LCX_OUTLINE void *lcx_piece(unsigned char *base, size_t *at, size_t count, size_t bytes)
 {
-  size_t from = (*at + bytes - 1) / bytes * bytes;
+  size_t align = bytes & (0 - bytes), from = (*at + align - 1) & (0 - align);
   *at = from + count * bytes;
   return base ? base + from : NULL;
 }
@@ -2757,11 +2760,7 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   int i, rows = p->rows, two = wish->sinks > 0 ? 2 : 1;
   if (!w) w = &none;
 #define LCX_CARVE(type, field, count) w->field = (type *)lcx_piece(base, &at, count, sizeof(type))
-  for (i = 0; i < 3; ++i) {
-    LCX_CARVE(int64_t, from[i], n);
-    LCX_CARVE(int64_t, to[i], n);
-    LCX_CARVE(int64_t, stand[i], n);
-  }
+  for (i = 0; i < 3; ++i) LCX_CARVE(lcx_view, view[i], n);
   for (i = 0; i < two; ++i) {
     LCX_CARVE(float, q[i], n * k + 16);
     LCX_CARVE(float, turn[i], 3 * (k / 2 + 16));
@@ -3224,6 +3223,15 @@ static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lc
                which == LCX_SINKS && y->positions == LONGCTX_POS_CACHE ? x : t, k, v);
 }
 
+static lcx_view lcx_view_of(int64_t from, int64_t to, int64_t stand)
+{
+  lcx_view v;
+  v.from = from;
+  v.to = to;
+  v.stand = stand;
+  return v;
+}
+
 /* What row r sees and where it stands, the query of the token at t; returns its index in the
    cache. */
 static int64_t lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t t)
@@ -3231,15 +3239,11 @@ static int64_t lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int 
   int64_t low = lcx_first_seen(y, lcx_after_sinks(lc), t);
   int64_t sinks = lcx_min64(t + 1 - lc->start, lc->wish.sinks);
   int64_t index = sinks + lcx_max64(t + 1 - low, 0) - 1;
-  w->from[LCX_WINDOW][r] = low;
-  w->to[LCX_WINDOW][r] = t + 1;
-  w->stand[LCX_WINDOW][r] = t;
-  w->from[LCX_SINKS][r] = 0;
-  w->to[LCX_SINKS][r] = sinks;
-  w->stand[LCX_SINKS][r] = y->positions == LONGCTX_POS_TEXT ? t - lc->start : index;
-  w->from[LCX_FED][r] = 0;
-  w->to[LCX_FED][r] = y->feedback;
-  w->stand[LCX_FED][r] = t % y->block + y->feedback; /* rows stand right before its block */
+  int64_t stand = y->positions == LONGCTX_POS_TEXT ? t - lc->start : index;
+  w->view[LCX_WINDOW][r] = lcx_view_of(low, t + 1, t);
+  w->view[LCX_SINKS][r] = lcx_view_of(0, sinks, stand);
+  /* feedback rows stand right before the token's block */
+  w->view[LCX_FED][r] = lcx_view_of(0, y->feedback, t % y->block + y->feedback);
   return index;
 }
 
@@ -3247,12 +3251,10 @@ static int64_t lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int 
 static void lcx_look_back(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t since,
                           int i)
 {
-  w->from[LCX_WINDOW][r] = lcx_max64(since, lcx_after_sinks(lc));
-  w->to[LCX_WINDOW][r] = lc->position;
-  w->stand[LCX_WINDOW][r] = since - y->feedback + i;
-  w->from[LCX_SINKS][r] = w->to[LCX_SINKS][r] = w->stand[LCX_SINKS][r] = w->from[LCX_FED][r] = 0;
-  w->to[LCX_FED][r] = y->feedback;
-  w->stand[LCX_FED][r] = i;
+  w->view[LCX_WINDOW][r] =
+      lcx_view_of(lcx_max64(since, lcx_after_sinks(lc)), lc->position, since - y->feedback + i);
+  w->view[LCX_SINKS][r] = lcx_view_of(0, 0, 0);
+  w->view[LCX_FED][r] = lcx_view_of(0, y->feedback, i);
 }
 
 /* four 14-bit multipliers of a query as the words read them */
@@ -3314,11 +3316,11 @@ static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_
     if (since < 0) index = lcx_look(lc, y, w, r, lc->position + token);
     else lcx_look_back(lc, y, w, r, since, token);
     w->bad[r] = kernel->hold(x, hd, lcx_pairs(y), y->scale, LCX_BIG, w->line);
-    lcx_turn_to(kernel, lc, y, w, LCX_WINDOW, w->stand[LCX_WINDOW][r]);
+    lcx_turn_to(kernel, lc, y, w, LCX_WINDOW, w->view[LCX_WINDOW][r].stand);
     kernel->rotate(w->line, hd, y->half, w->turn[LCX_WINDOW], w->q[LCX_WINDOW] + r * hd);
-    if (w->to[LCX_SINKS][r] > 0) {
+    if (w->view[LCX_SINKS][r].to > 0) {
       lcx_turn_to(kernel, lc, y, w, LCX_SINKS,
-                  y->positions == LONGCTX_POS_TEXT ? w->stand[LCX_WINDOW][r] : index);
+                  y->positions == LONGCTX_POS_TEXT ? w->view[LCX_WINDOW][r].stand : index);
       kernel->rotate(w->line, hd, y->half, w->turn[LCX_SINKS], w->q[LCX_SINKS] + r * hd);
     }
     if (w->slope) w->slope[r] = slopes[lcx_head_of(lc, h, r0 + r)];
@@ -3409,7 +3411,7 @@ static void lcx_turn_back(const lcx_kernels *kernel, const longctx *lc, const lc
 }
 
 /* Tokens from..to-1 of KV head h; at a block's end, settle. */
-static void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, lcx_rows *w, int h,
+LCX_OUTLINE void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, lcx_rows *w, int h,
                      int64_t from, int64_t to, int end)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
@@ -4435,14 +4437,13 @@ static lcx_hull lcx_hull_of(const lcx_rows *w, int row, int end)
 }
 
 /* lo and hi of every row in the span that starts at x, and their hull; rows are in order of time */
-static lcx_hull lcx_visible(lcx_rows *w, int which, int64_t x)
+LCX_OUTLINE lcx_hull lcx_visible(lcx_rows *w, const lcx_view *view, int64_t x)
 {
-  const int64_t *from = w->from[which], *to = w->to[which];
   lcx_hull whole = {0, LCX_SPAN, 1};
-  int r, inside = from[w->n - 1] <= x && x + LCX_SPAN <= to[0];
+  int r, inside = view[w->n - 1].from <= x && x + LCX_SPAN <= view[0].to;
   for (r = 0; r < w->n; ++r) {
-    w->lo[r] = inside ? 0 : (int)lcx_max64(0, lcx_min64(from[r] - x, LCX_SPAN));
-    w->hi[r] = inside ? LCX_SPAN : (int)lcx_max64(0, lcx_min64(to[r] - x, LCX_SPAN));
+    w->lo[r] = inside ? 0 : (int)lcx_max64(0, lcx_min64(view[r].from - x, LCX_SPAN));
+    w->hi[r] = inside ? LCX_SPAN : (int)lcx_max64(0, lcx_min64(view[r].to - x, LCX_SPAN));
   }
   return inside ? whole : lcx_hull_of(w, 0, w->n);
 }
@@ -4497,51 +4498,44 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
                         const unsigned char *ring, int64_t from, int64_t to)
 {
   const lcx_store *sk = store, *sv = store;
+  const lcx_view *view = w->view[which];
   int r, slot, per_span = LCX_SPAN / store->tile; /* a tile of another size has no second span */
   int wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
   int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
   const lcx_shape *shape_k, *shape_v;
   lcx_store wide;
+  lcx_span stored, widened;
+  const lcx_span *keys = &stored, *vals = &stored;
   int64_t x;
-  if (wide_k || wide_v) {
+  if (wide_k || wide_v) { /* one span, which the loop fills again and again */
     lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
                    0);
     wide.tiles = 1;
-    wide.val = 0; /* keys and values lie apart */
-    if (wide_k) sk = &wide;
-    if (wide_v) sv = &wide;
+    wide.val = (uint32_t)(w->vals - w->keys) * (uint32_t)sizeof(float);
+    widened = lcx_span_at(&wide, (const unsigned char *)w->keys, 0);
+    widened.ahead = 0; /* widening has fetched */
+    if (wide_k) sk = &wide, keys = &widened;
+    if (wide_v) sv = &wide, vals = &widened;
   }
   shape_k = lcx_shape_of(kernel->shapes, sk->type_k, w->n);
   shape_v = lcx_shape_of(kernel->shapes, sv->type_v, w->n);
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
   memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
-  from = lcx_max64(from, w->from[which][0]); /* rows are in order of time */
-  to = lcx_min64(to, w->to[which][w->n - 1]);
+  from = lcx_max64(from, view[0].from); /* rows are in order of time */
+  to = lcx_min64(to, view[w->n - 1].to);
   x = from / LCX_SPAN * LCX_SPAN;
   slot = lcx_slot_of(store, x);
   for (; x < to; x += LCX_SPAN, slot = (slot + per_span) % store->tiles) {
-    lcx_hull all = lcx_visible(w, which, x);
-    lcx_span stored, key_span, val_span;
-    const lcx_span *key = &stored, *val = &stored;
+    lcx_hull all = lcx_visible(w, view, x);
     LONGCTX_ASSERT(all.first < all.last); /* each token on the way sees itself */
     stored = lcx_span_at(store, ring, slot);
-    if (sk != store) {
-      kernel->widen_keys(store, &stored, all, w->keys);
-      key_span = lcx_span_at(sk, (const unsigned char *)w->keys, 0);
-      key_span.ahead = 0; /* widening has fetched */
-      key = &key_span;
-    }
-    if (sv != store) {
-      kernel->widen_vals(store, &stored, all, w->vals);
-      val_span = lcx_span_at(sv, (const unsigned char *)w->vals, 0);
-      val_span.ahead = 0;
-      val = &val_span;
-    }
-    lcx_qk(shape_k, sk, key, w, w->q[which], all);
-    kernel->soften(w, w->stand[which], x);
-    if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, val, w, all);
-    lcx_pv(shape_v, sv, val, w, all);
+    if (wide_k) kernel->widen_keys(store, &stored, all, w->keys);
+    if (wide_v) kernel->widen_vals(store, &stored, all, w->vals);
+    lcx_qk(shape_k, sk, keys, w, w->q[which], all);
+    kernel->soften(w, view, x);
+    if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, vals, w, all);
+    lcx_pv(shape_v, sv, vals, w, all);
   }
   for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
 }
@@ -4599,7 +4593,7 @@ static void lcx_recall_rows(const lcx_call *c, lcx_rows *w, int h, int r0, int n
 }
 
 /* One KV head from rows in to outputs out. */
-static void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
+LCX_OUTLINE void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
 {
   const longctx *lc = c->lc;
   int rows = c->n * lcx_group(lc), r0, r;
@@ -4629,7 +4623,7 @@ static void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
 
 /* Segment i of KV head h, its results kept for join; it alone writes the new rows that lie in the
    segment. */
-static void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_reach *reach,
+LCX_OUTLINE void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_reach *reach,
                             int64_t i)
 {
   lcx_segment_at s = lcx_segment_of(reach, i);

@@ -60,7 +60,7 @@ stack() {                                              # stack NAME COMPILE FRAM
   row "stack, $1" "${2%% *}" "
     echo '#include \"longctx.h\"' > \$own/header.c &&
     (cd \$own && $2 -I'$PWD' -DLONGCTX_IMPLEMENTATION -fcallgraph-info=su -c header.c) &&
-    awk -f tests/stack.awk \$own/header.ci > \$own/said; code=\$?; cat \$own/said
+    awk -f tests/stack.awk longctx.h \$own/header.ci > \$own/said; code=\$?; cat \$own/said
     [ \$code -eq 0 ] && tail -n 1 \$own/said | awk '{ exit \$3 + 0 > $3 || \$6 + 0 > $4 }' || exit 1
     echo \"\$(tail -n 1 \$own/said); goals 512 and 2048; \$(grep '^above' \$own/said)\""
 }

@@ -212,15 +212,12 @@ static void ring_of(int64_t start)
   lcx_layer y;
   lcx_rows w;
   lcx_reach r;
-  int64_t x, t, to, seen[3][2];
+  lcx_view seen[3][2];
+  int64_t x, t, to;
   int i;
   any(block.at, sizeof block.at);
   any(&y, sizeof y);
-  for (i = 0; i < 3; ++i) {
-    w.from[i] = seen[0];
-    w.to[i] = seen[1];
-    w.stand[i] = seen[2];
-  }
+  for (i = 0; i < 3; ++i) w.view[i] = seen[i];
   lc->start = start;
   lc->position = between(start, end);
   lc->wish.sinks = (int32_t)between(0, 1 << 30);

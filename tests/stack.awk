@@ -1,7 +1,9 @@
 # stack.awk: the largest frame and the deepest path, in bytes, from gcc's -fcallgraph-info=su.
-# Usage: awk -f tests/stack.awk FILE.ci
-# A kernel's table holds register tiles (lcx_qk_F32_..., lcx_pv_...); every other call through a
-# pointer is one of a kernel. Both count as the deepest of their kind. libc counts nothing.
+# Usage: awk -f tests/stack.awk longctx.h FILE.ci
+# A call through a pointer is one of a kernel, whose name stands in the header at the line and column
+# that gcc gives; it counts as the deepest of that name. libc counts nothing.
+
+FNR == NR { line_of[FNR] = $0; next }                  # the header
 
 function field(line, name) {
   sub(".*" name ": \"", "", line)
@@ -21,11 +23,23 @@ function field(line, name) {
 
 /^edge:/ {
   from = field($0, "sourcename")
-  calls[from] = calls[from] " " field($0, "targetname")
+  to = field($0, "targetname")
+  if (to == "__indirect_call") to = "->" kernel_at($0)
+  calls[from] = calls[from] " " to
 }
 
-function is_kernel(f) { return f ~ /_(scalar|scalar_fma|sse2|avx2|avx512|neon|wasm)(\..*)?$/ }
-function is_tile(f) { return f ~ /^lcx_(qk|pv)_[A-Z]/ }
+# name, of the edge's call kernel->name(...)
+function kernel_at(edge,    at, text) {
+  sub(".*longctx.h:", "", edge)
+  split(edge, at, "[:\"]")
+  text = substr(line_of[at[1]], at[2])
+  if (!match(text, "->[a-z0-9_]+\\(")) { print "no kernel's name: " text; failed = 1; return "" }
+  return substr(text, RSTART + 2, RLENGTH - 3)
+}
+
+function is_kernel(f, name) {
+  return f ~ "^lcx_" name "(_(F32|F16|Q8)_[0-9])?_(scalar|scalar_fma|sse2|avx2|avx512|neon|wasm)(\\..*)?$"
+}
 
 # the deepest path from f on, f included; what it goes through in way[f]
 function depth(f,    n, i, part, g, d, most, best) {
@@ -35,9 +49,9 @@ function depth(f,    n, i, part, g, d, most, best) {
   most = 0
   n = split(calls[f], part, " ")
   for (i = 1; i <= n; i++) {
-    if (part[i] == "__indirect_call") {
+    if (sub("^->", "", part[i])) {
       for (g in frame)
-        if (is_kernel(f) ? is_tile(g) : is_kernel(g) && !is_tile(g)) {
+        if (is_kernel(g, part[i])) {
           d = depth(g)
           if (d > most) { most = d; best = g }
         }
