@@ -1169,17 +1169,16 @@ LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 #define v_set(x) _mm_set1_ps(x)
 #define v_load(p) _mm_loadu_ps(p)
 #define v_store(p, a) _mm_storeu_ps(p, a)
+/* Its exponent moved up by 112 is right but below 2^-14, where float16 has no leading 1: there twice
+   that, less 2^-14, is right, and only there smaller. */
 LCX_INLINE v_f32 LCX_FN(load_f16)(const void *p)
 {
-  __m128i h = _mm_unpacklo_epi16(_mm_loadl_epi64((const __m128i *)p), _mm_setzero_si128());
-  __m128i sign = _mm_slli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x8000)), 16);
-  __m128i m = _mm_slli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x7fff)), 13);
-  __m128i normal = _mm_add_epi32(m, _mm_set1_epi32(0x38000000));
-  __m128i tiny = _mm_castps_si128(_mm_sub_ps(_mm_castsi128_ps(_mm_add_epi32(
-      m, _mm_set1_epi32(0x38800000))), _mm_set1_ps(6.103515625e-5f)));
-  __m128i is = _mm_cmpgt_epi32(m, _mm_set1_epi32(0x7fffff));
-  return _mm_castsi128_ps(_mm_or_si128(sign, _mm_or_si128(_mm_and_si128(is, normal),
-                                                          _mm_andnot_si128(is, tiny))));
+  __m128i h = _mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p));
+  __m128i m = _mm_srli_epi32(_mm_and_si128(h, _mm_set1_epi32(0x7fff0000)), 3);
+  v_f32 sign = _mm_and_ps(_mm_castsi128_ps(h), _mm_set1_ps(-0.0f));
+  v_f32 a = _mm_castsi128_ps(_mm_add_epi32(m, _mm_set1_epi32(0x38000000)));
+  v_f32 b = _mm_sub_ps(_mm_add_ps(a, a), _mm_set1_ps(6.103515625e-5f));
+  return _mm_or_ps(_mm_min_ps(a, b), sign);
 }
 #define v_load_f16(p) LCX_FN(load_f16)(p)
 #define v_load_bf16(p)                                                                           \
@@ -1315,14 +1314,12 @@ LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32
 #define v_store(p, a) wasm_v128_store(p, a)
 LCX_INLINE v_f32 LCX_FN(load_f16)(const void *p)
 {
-  v_f32 h = wasm_u32x4_load16x4(p);
-  v_f32 sign = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x8000)), 16);
-  v_f32 m = wasm_i32x4_shl(wasm_v128_and(h, wasm_i32x4_splat(0x7fff)), 13);
-  v_f32 normal = wasm_i32x4_add(m, wasm_i32x4_splat(0x38000000));
-  v_f32 tiny = wasm_f32x4_sub(wasm_i32x4_add(m, wasm_i32x4_splat(0x38800000)),
-                           wasm_f32x4_splat(6.103515625e-5f));
-  v_f32 is = wasm_i32x4_gt(m, wasm_i32x4_splat(0x7fffff));
-  return wasm_v128_or(sign, wasm_v128_bitselect(normal, tiny, is));
+  v_f32 h = wasm_i32x4_shl(wasm_u32x4_load16x4(p), 16); /* as with SSE2 */
+  v_f32 sign = wasm_v128_and(h, wasm_f32x4_splat(-0.0f));
+  v_f32 m = wasm_u32x4_shr(wasm_v128_and(h, wasm_i32x4_splat(0x7fff0000)), 3);
+  v_f32 a = wasm_i32x4_add(m, wasm_i32x4_splat(0x38000000));
+  v_f32 b = wasm_f32x4_sub(wasm_f32x4_add(a, a), wasm_f32x4_splat(6.103515625e-5f));
+  return wasm_v128_or(wasm_f32x4_pmin(a, b), sign);
 }
 #define v_load_f16(p) LCX_FN(load_f16)(p)
 #define v_load_bf16(p) wasm_i32x4_shl(wasm_u32x4_load16x4(p), 16)
@@ -1696,7 +1693,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   for (d = 0; d < quads; ++d, at += step) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * 4;
-      if (j * v_width % 16 == 0) LCX_FETCH(p + sp->ahead);
+      if (rows > 1 && j * v_width % 16 == 0) LCX_FETCH(p + sp->ahead);
       x[j] = vi_load(p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1777,7 +1774,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
         sp->tile[g] + st->val + lcx_val_of(st, LONGCTX_Q8, sp->at[g] + (int)in, dim);
     for (; t < end; t += 4, v += row, m += QUAD) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
-        if (j * v_width * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
+        if (rows > 1 && j * v_width * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
         x[j] = vi_load(v + j * v_width * 4);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {

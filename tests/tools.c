@@ -150,10 +150,55 @@ static void test_narrow(void)
   }
 }
 
+/* what the 16 bits stand for */
+static double half_value(unsigned h)
+{
+  int e = (int)(h >> 10 & 31), m = (int)(h & 1023);
+  double x = e > 0 ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+  return h >> 15 ? -x : x;
+}
+
+static double bf16_value(unsigned h)
+{
+  int e = (int)(h >> 7 & 255), m = (int)(h & 127);
+  double x = e > 0 ? ldexp(128 + m, e - 134) : ldexp(m, -133);
+  return h >> 15 ? -x : x;
+}
+
+/* Every finite float16 and bfloat16 through every set's words, with its sign: keys of 64 dims. */
+static void test_widen(void)
+{
+  enum { DIMS = 64, TILE = 64, MANY = DIMS * TILE };
+  static uint16_t h[2 * MANY + 64];
+  static float x[MANY];
+  int isa, type, first, i, wrong;
+  for (isa = 0; longctx_isa_name(isa) != NULL; isa++)
+    for (type = LONGCTX_F16; type <= LONGCTX_BF16; type++)
+      for (first = 0; lcx_available(isa) && first < 65536; first += MANY) {
+        lcx_hull all = {0, TILE, 1};
+        lcx_store st;
+        lcx_span sp;
+        t_case("%s, %d from %x", longctx_isa_name(isa), type, (unsigned)first);
+        lcx_store_make(&st, type, type, DIMS, DIMS, TILE, 0);
+        st.tiles = 1;
+        sp = lcx_span_at(&st, (const unsigned char *)h, 0);
+        for (i = 0; i < MANY; i++) h[i] = (uint16_t)(first + i);
+        lcx_kernels_of(isa)->widen_keys(&st, &sp, all, x);
+        for (wrong = i = 0; i < MANY; i++) {
+          unsigned exponents = type == LONGCTX_F16 ? 0x7c00 : 0x7f80;
+          double is = type == LONGCTX_F16 ? half_value(h[i]) : bf16_value(h[i]);
+          if ((h[i] & exponents) == exponents) continue; /* none is ever stored */
+          wrong += (double)x[i] != is || lcx_bits(x[i]) >> 31 != h[i] >> 15;
+        }
+        CHECK_EQ(wrong, 0);
+      }
+}
+
 int main(void)
 {
   test_features();
   test_pack();
   test_narrow();
+  test_widen();
   return t_done();
 }
