@@ -1039,7 +1039,8 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      v_direct: up to so many rows read float16 as it is; more share one that was widened
 
    int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
-   (signed) by four unsigned bytes, exact on every set. Multipliers are packed as the words read
+   (signed) by four unsigned bytes, exact on every set; vq_sum and vw_sum tell what a span's dots
+   came to: below 2^22 for values, so that some sets can sum 256 times as much. Multipliers are packed as the words read
    them: LCX_QUAD says how, vw_store does it for v_width weights that are the low bits of t. */
 
 #if LCX_PASS == LCX_AVX512
@@ -1089,6 +1090,7 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
   _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32((a).high, 7), (a).low),                    \
                    _mm512_set1_epi32(shift))
 #define vw_dot(a, v, w) _mm512_dpbusd_epi32(a, _mm512_set1_epi32((w)[0]), v)
+#define vw_sum(a) (a)
 #define LCX_QUAD LCX_QUAD_BYTES
 #define vw_store(w, j, t)                                                                        \
   _mm_storeu_si128((__m128i *)(void *)((w) + (j) / 4), _mm512_cvtepi32_epi8(_mm512_castps_si512(t)))
@@ -1141,11 +1143,13 @@ typedef v_i32 LCX_FN(acc);
                                              _mm256_set1_epi32((q)[0]))),                        \
        _mm256_madd_epi16(_mm256_srli_epi16(k, 8), _mm256_set1_epi32((q)[1]))))
 #define vq_sum(a, shift) _mm256_add_epi32(a, _mm256_set1_epi32(shift))
-#define vw_dot(a, v, w)                                                                          \
+#define vw_dot(a, v, w) /* 256 times what it is: signed bytes, in the upper halves of shorts */  \
   _mm256_add_epi32(                                                                              \
-      _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8),       \
-                                            _mm256_set1_epi32((w)[0]))),                         \
-      _mm256_madd_epi16(_mm256_srai_epi16(v, 8), _mm256_set1_epi32((w)[1])))
+      _mm256_add_epi32(                                                                          \
+          a, _mm256_madd_epi16(_mm256_slli_epi16(v, 8), _mm256_set1_epi32((w)[0]))),             \
+      _mm256_madd_epi16(_mm256_and_si256(v, _mm256_set1_epi16(-256)),                            \
+                        _mm256_set1_epi32((w)[1])))
+#define vw_sum(a) _mm256_srai_epi32(a, 8)
 #define LCX_QUAD LCX_QUAD_EVEN_ODD
 LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 {
@@ -1225,11 +1229,11 @@ typedef v_i32 LCX_FN(acc);
                                        _mm_set1_epi32((q)[0]))),                                 \
        _mm_madd_epi16(_mm_srli_epi16(k, 8), _mm_set1_epi32((q)[1]))))
 #define vq_sum(a, shift) _mm_add_epi32(a, _mm_set1_epi32(shift))
-#define vw_dot(a, v, w)                                                                          \
+#define vw_dot(a, v, w) /* as with AVX2 */                                                       \
   _mm_add_epi32(                                                                                 \
-      _mm_add_epi32(a, _mm_madd_epi16(_mm_srai_epi16(_mm_slli_epi16(v, 8), 8),                   \
-                                      _mm_set1_epi32((w)[0]))),                                  \
-      _mm_madd_epi16(_mm_srai_epi16(v, 8), _mm_set1_epi32((w)[1])))
+      _mm_add_epi32(a, _mm_madd_epi16(_mm_slli_epi16(v, 8), _mm_set1_epi32((w)[0]))),            \
+      _mm_madd_epi16(_mm_and_si128(v, _mm_set1_epi16(-256)), _mm_set1_epi32((w)[1])))
+#define vw_sum(a) _mm_srai_epi32(a, 8)
 #define LCX_QUAD LCX_QUAD_EVEN_ODD
 LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 {
@@ -1294,6 +1298,7 @@ LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32
 #define vw_dot(a, v, w)                                                                          \
   LCX_FN(dot)(a, vmovl_s8(vget_low_s8(vreinterpretq_s8_s32(v))),                                 \
               vmovl_s8(vget_high_s8(vreinterpretq_s8_s32(v))), w)
+#define vw_sum(a) (a)
 #define LCX_QUAD LCX_QUAD_SHORTS
 #define vw_store(w, j, t)                                                                        \
   vst1_u16((uint16_t *)((w) + (j) / 2),                                                          \
@@ -1353,9 +1358,9 @@ typedef v_i32 LCX_FN(acc);
 #define vq_sum(a, shift) wasm_i32x4_add(a, wasm_i32x4_splat(shift))
 #define vw_dot(a, v, w)                                                                          \
   wasm_i32x4_add(                                                                                \
-      wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_i16x8_shr(wasm_i16x8_shl(v, 8), 8),            \
-                                             wasm_i32x4_splat((w)[0]))),                         \
-      wasm_i32x4_dot_i16x8(wasm_i16x8_shr(v, 8), wasm_i32x4_splat((w)[1])))
+      wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_i16x8_shl(v, 8), wasm_i32x4_splat((w)[0]))),   \
+      wasm_i32x4_dot_i16x8(wasm_v128_and(v, wasm_i16x8_splat(-256)), wasm_i32x4_splat((w)[1])))
+#define vw_sum(a) wasm_i32x4_shr(a, 8)
 #define LCX_QUAD LCX_QUAD_EVEN_ODD
 LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 {
@@ -1452,6 +1457,7 @@ LCX_INLINE v_i32 LCX_FN(vw)(v_i32 a, v_i32 v, const int32_t *w)
 #define vq_dot(a, k, q) ((a) = LCX_FN(vq)(a, k, q))
 #define vq_sum(a, shift) ((a) + (shift))
 #define vw_dot(a, v, w) LCX_FN(vw)(a, v, w)
+#define vw_sum(a) (a)
 #define LCX_QUAD LCX_QUAD_SHORTS
 LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
 {
@@ -1787,7 +1793,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     v_f32 scale = v_set(w->wi_scale[r + i]), a = v_set(w->rescale[r + i]);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       float *y = o + (size_t)i * stride + j * v_width;
-      v_store(y, v_fma(v_int(acc[i][j]), scale, v_mul(v_load(y), a)));
+      v_store(y, v_fma(v_int(vw_sum(acc[i][j])), scale, v_mul(v_load(y), a)));
     }
   }
 }
@@ -2320,6 +2326,7 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef vq_dot
 #undef vq_sum
 #undef vw_dot
+#undef vw_sum
 #undef v_shapes_f16
 #undef v_shapes_f32
 #undef v_shapes_q8
