@@ -66,7 +66,7 @@ stack() {                                              # stack NAME COMPILE FRAM
 }
 
 stack "Cortex-M4F at -Os, no dispatch, no stdio" "$m4 -Os $lean" 512 2048
-stack "x86-64 at -O2, gcc 12" "gcc-12 -std=c99 -O2" 3072 6144
+stack "x86-64 at -O2, gcc 12" "gcc-12 -std=c99 -O2" 512 2048
 
 # ---- what it asks for ----------------------------------------------------------------------------
 

@@ -57,6 +57,8 @@ golden "RISC-V 64 (emulated): scalar-fma, scalar" $rv64 "-O2 -static" qemu-riscv
 wide="-O2 -static -fexcess-precision=fast"             # else s390x computes in double
 golden "s390x (emulated): big endian" $s390x "$wide" qemu-s390x-static
 golden "ppc64 (emulated): big endian" $ppc64 "-O2 -static" qemu-ppc64-static
+runs "conversions, AArch64 (emulated)"  tools $arm64 "-O2 -static" qemu-aarch64-static
+runs "conversions, s390x (emulated)"    tools  $s390x "$wide" qemu-s390x-static
 runs "every misuse, AArch64 (emulated)" order $arm64 "-O2 -static -pthread" qemu-aarch64-static
 runs "every misuse, s390x (emulated)"   order  $s390x "$wide -pthread" qemu-s390x-static
 runs "model readers, s390x (emulated)"  engine $s390x "$wide" qemu-s390x-static
@@ -69,13 +71,17 @@ row "a state of the other byte order is refused, s390x (emulated)" \
 
 # ---- WebAssembly ---------------------------------------------------------------------------------
 
-for simd in -msimd128 ""; do
-  row "golden hashes, WebAssembly in node ${simd:-without SIMD}" "clang-19 node" \
-    "clang-19 --target=wasm32-wasi $c99 -Wno-deprecated-declarations -O2 $simd \
-       -o \$own/test.wasm tests/golden.c -lm &&
+wasm() {                                               # wasm NAME TEST FLAGS
+  row "$1, WebAssembly in node ${3:-without SIMD}" "clang-19 node" \
+    "clang-19 --target=wasm32-wasi $c99 -Wno-deprecated-declarations -O2 $3 \
+       -o \$own/test.wasm tests/$2.c -lm &&
      node --no-warnings tests/wasm.mjs \$own/test.wasm > \$own/log || { cat \$own/log; exit 1; }
      tail -n 1 \$own/log"
-done
+}
+
+wasm "golden hashes" golden -msimd128
+wasm "golden hashes" golden ""
+wasm "conversions"   tools  -msimd128
 
 # ---- Cortex-M, bare metal under qemu-system ------------------------------------------------------
 
