@@ -1121,7 +1121,12 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
 #define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define v_max(a, b) _mm256_max_ps(a, b)
 #define v_min(a, b) _mm256_min_ps(a, b)
-#define v_pick(a, b, x, y) _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ))
+LCX_T LCX_INLINE v_f32 LCX_FN(pick)(v_f32 a, v_f32 b, v_f32 x, v_f32 y)
+{
+  v_f32 is = _mm256_cmp_ps(a, b, _CMP_LT_OQ); /* no blend: gcc 12 would not see where x is 0 */
+  return _mm256_or_ps(_mm256_and_ps(is, x), _mm256_andnot_ps(is, y));
+}
+#define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
 #define v_lanes() _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7)
 #define v_exp2i(p, t)                                                                            \
   _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p),                                   \
