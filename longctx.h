@@ -152,7 +152,8 @@
      A NaN or infinity in q makes that row of that head NaN. Keys and scaled queries beyond 2^40
      are taken as 2^40, a NaN in k likewise; a NaN or infinity in v is stored as the largest number
      of its type. The KV head forgets them with the window, its memory never has them. A sum of
-     values that leaves float32 comes out as its largest number. A row that sees nothing is 0.
+     values that leaves float32 comes out as its largest number, of either sign. A row that sees
+     nothing is 0.
 
    THREADS
      One context, one caller at a time, except longctx_attend_part with distinct parts. Contexts
@@ -479,7 +480,8 @@ LONGCTX_API const char *longctx_isa_name(int isa);
 Compile the file with LONGCTX_IMPLEMENTATION without it, or define LONGCTX_ALLOW_FAST_MATH to go \
 on regardless."
 #endif
-#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
+#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2) ||    \
+    defined(_M_IX86_FP) && _M_IX86_FP < 2
 #error "longctx.h: float arithmetic is wider than float here. Add -msse2 -mfpmath=sse on x86 \
 (it is x87's), -fexcess-precision=fast on s390x."
 #endif
@@ -488,6 +490,9 @@ on regardless."
     !defined(LONGCTX_ALLOW_FAST_MATH)
 #define LCX_PRECISE 1 /* clang does not tell of all the parts: whatever they are, not here */
 #pragma float_control(precise, on, push)
+#endif
+#if defined(_MSC_VER) && !defined(__clang__)
+#pragma fp_contract(off) /* class two: a sum never takes a product in unrounded */
 #endif
 
 #include <string.h> /* memcpy, memset, memcmp; nothing else of libc */
@@ -867,7 +872,7 @@ LCX_INLINE size_t lcx_tile_at(const lcx_store *s, int64_t x)
 typedef struct lcx_span {
   const unsigned char *tile[4];
   int at[4];    /* the group's first token inside its tile                                       */
-  size_t ahead; /* bytes to the span behind this one, to be fetched early; 0 = none              */
+  ptrdiff_t ahead; /* bytes to the ring's next span, to be fetched early; 0 = not in one piece   */
 } lcx_span;
 
 /* The span whose first tile is the ring's `slot`; it starts with a tile. */
@@ -879,7 +884,8 @@ LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, i
     r.tile[g] = ring + (size_t)(s->tile == 16 ? (slot + g) % s->tiles : slot) * s->bytes;
     r.at[g] = s->tile == 16 ? 0 : 16 * g;
   }
-  r.ahead = s->tile == LCX_SPAN ? s->bytes : 0;
+  r.ahead = s->tile != LCX_SPAN ? 0 : slot + 1 < s->tiles ? (ptrdiff_t)s->bytes
+                                                          : -(ptrdiff_t)s->bytes * slot;
   return r;
 }
 
@@ -1024,8 +1030,9 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
 /* v_width lanes of float32. fma(a, b, c) = a*b + c, in one rounding where the set has it (class
    one), in two where not (class two).
 
-   Rule 0: no v_add or v_sub ever has a product as an operand; a product feeds an fma, a max, a
-   pick or memory. So no compiler can contract anything, in any mode, and bits stay the same.
+   Rule 0: no v_add or v_sub ever has a product as an operand; one that an addition may take is
+   v_fma(a, b, 0). So no compiler can contract anything of ours, in any mode, and bits stay the
+   same; class two's own v_fma keeps its product apart by hand.
 
      v_max(a, b) = a > b ? a : b     v_min(a, b) = a < b ? a : b     exactly so, also for NaN
      v_pick(a, b, x, y) = a < b ? x : y
@@ -1038,9 +1045,10 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
        last. LCX_SHAPES refuses what would not fit a span or a panel
      v_direct: up to so many rows read float16 as it is; more share one that was widened
 
-   int8 dots: four neighbouring bytes of keys (unsigned) by four 14-bit integers, four of values
-   (signed) by four unsigned bytes, exact on every set; vq_sum and vw_sum tell what a span's dots
-   came to. A span of values comes to less than 2^22, so a set may sum 256 times as much.
+   int8 dots, exact on every set: to each lane of a, vq_dot adds four neighbouring bytes of keys
+   (unsigned) by four 14-bit integers, vw_dot four of values (signed) by four unsigned bytes. vq_sum
+   and vw_sum tell what a came to, the first one with `shift` added, which is -128 times the sum of
+   the integers. A span of values comes to less than 2^22, so a set may sum 256 times as much.
    Multipliers are packed as the words read them: LCX_QUAD says how, vw_store does it for v_width
    weights that are the low bits of t. */
 
@@ -1090,7 +1098,7 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
 #define vq_sum(a, shift)                                                                         \
   _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32((a).high, 7), (a).low),                    \
                    _mm512_set1_epi32(shift))
-#define vw_dot(a, v, w) _mm512_dpbusd_epi32(a, _mm512_set1_epi32((w)[0]), v)
+#define vw_dot(a, v, w) ((a) = _mm512_dpbusd_epi32(a, _mm512_set1_epi32((w)[0]), v))
 #define vw_sum(a) (a)
 #define LCX_QUAD LCX_QUAD_BYTES
 #define vw_store(w, j, t)                                                                        \
@@ -1123,7 +1131,7 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
 #define v_min(a, b) _mm256_min_ps(a, b)
 LCX_T LCX_INLINE v_f32 LCX_FN(pick)(v_f32 a, v_f32 b, v_f32 x, v_f32 y)
 {
-  v_f32 is = _mm256_cmp_ps(a, b, _CMP_LT_OQ); /* no blend: gcc 12 would not see where x is 0 */
+  v_f32 is = _mm256_cmp_ps(a, b, _CMP_LT_OQ); /* no blend: so gcc 12 drops a side that is 0 */
   return _mm256_or_ps(_mm256_and_ps(is, x), _mm256_andnot_ps(is, y));
 }
 #define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
@@ -1150,11 +1158,11 @@ typedef v_i32 LCX_FN(acc);
        _mm256_madd_epi16(_mm256_srli_epi16(k, 8), _mm256_set1_epi32((q)[1]))))
 #define vq_sum(a, shift) _mm256_add_epi32(a, _mm256_set1_epi32(shift))
 #define vw_dot(a, v, w) /* 256 times what it is: signed bytes, in the upper halves of shorts */  \
-  _mm256_add_epi32(                                                                              \
-      _mm256_add_epi32(                                                                          \
-          a, _mm256_madd_epi16(_mm256_slli_epi16(v, 8), _mm256_set1_epi32((w)[0]))),             \
-      _mm256_madd_epi16(_mm256_and_si256(v, _mm256_set1_epi16(-256)),                            \
-                        _mm256_set1_epi32((w)[1])))
+  ((a) = _mm256_add_epi32(                                                                       \
+       _mm256_add_epi32(                                                                         \
+           a, _mm256_madd_epi16(_mm256_slli_epi16(v, 8), _mm256_set1_epi32((w)[0]))),            \
+       _mm256_madd_epi16(_mm256_and_si256(v, _mm256_set1_epi16(-256)),                           \
+                         _mm256_set1_epi32((w)[1]))))
 #define vw_sum(a) _mm256_srai_epi32(a, 8)
 #define LCX_QUAD LCX_QUAD_EVEN_ODD
 LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
@@ -1179,7 +1187,7 @@ LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
 #define v_set(x) _mm_set1_ps(x)
 #define v_load(p) _mm_loadu_ps(p)
 #define v_store(p, a) _mm_storeu_ps(p, a)
-/* Its exponent moved up by 112 is right, but below 2^-14, where float16 has no leading 1: there
+/* A half's exponent moved up by 112 is right, but below 2^-14, where there is no leading 1: there
    twice that, less 2^-14, is right, and only there smaller. */
 LCX_INLINE v_f32 LCX_FN(load_f16)(const void *p)
 {
@@ -1236,9 +1244,9 @@ typedef v_i32 LCX_FN(acc);
        _mm_madd_epi16(_mm_srli_epi16(k, 8), _mm_set1_epi32((q)[1]))))
 #define vq_sum(a, shift) _mm_add_epi32(a, _mm_set1_epi32(shift))
 #define vw_dot(a, v, w) /* as with AVX2 */                                                       \
-  _mm_add_epi32(                                                                                 \
-      _mm_add_epi32(a, _mm_madd_epi16(_mm_slli_epi16(v, 8), _mm_set1_epi32((w)[0]))),            \
-      _mm_madd_epi16(_mm_and_si128(v, _mm_set1_epi16(-256)), _mm_set1_epi32((w)[1])))
+  ((a) = _mm_add_epi32(                                                                          \
+       _mm_add_epi32(a, _mm_madd_epi16(_mm_slli_epi16(v, 8), _mm_set1_epi32((w)[0]))),           \
+       _mm_madd_epi16(_mm_and_si128(v, _mm_set1_epi16(-256)), _mm_set1_epi32((w)[1]))))
 #define vw_sum(a) _mm_srai_epi32(a, 8)
 #define LCX_QUAD LCX_QUAD_EVEN_ODD
 LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
@@ -1302,8 +1310,8 @@ LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32
                      vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(vreinterpretq_u8_s32(k)))), q))
 #define vq_sum(a, shift) vaddq_s32(a, vdupq_n_s32(shift))
 #define vw_dot(a, v, w)                                                                          \
-  LCX_FN(dot)(a, vmovl_s8(vget_low_s8(vreinterpretq_s8_s32(v))),                                 \
-              vmovl_s8(vget_high_s8(vreinterpretq_s8_s32(v))), w)
+  ((a) = LCX_FN(dot)(a, vmovl_s8(vget_low_s8(vreinterpretq_s8_s32(v))),                          \
+                     vmovl_s8(vget_high_s8(vreinterpretq_s8_s32(v))), w))
 #define vw_sum(a) (a)
 #define LCX_QUAD LCX_QUAD_SHORTS
 #define vw_store(w, j, t)                                                                        \
@@ -1363,9 +1371,9 @@ typedef v_i32 LCX_FN(acc);
        wasm_i32x4_dot_i16x8(wasm_u16x8_shr(k, 8), wasm_i32x4_splat((q)[1]))))
 #define vq_sum(a, shift) wasm_i32x4_add(a, wasm_i32x4_splat(shift))
 #define vw_dot(a, v, w)                                                                          \
-  wasm_i32x4_add(                                                                                \
-      wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_i16x8_shl(v, 8), wasm_i32x4_splat((w)[0]))),   \
-      wasm_i32x4_dot_i16x8(wasm_v128_and(v, wasm_i16x8_splat(-256)), wasm_i32x4_splat((w)[1])))
+  ((a) = wasm_i32x4_add(                                                                         \
+       wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_i16x8_shl(v, 8), wasm_i32x4_splat((w)[0]))),  \
+       wasm_i32x4_dot_i16x8(wasm_v128_and(v, wasm_i16x8_splat(-256)), wasm_i32x4_splat((w)[1]))))
 #define vw_sum(a) wasm_i32x4_shr(a, 8)
 #define LCX_QUAD LCX_QUAD_EVEN_ODD
 LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
@@ -1462,7 +1470,7 @@ LCX_INLINE v_i32 LCX_FN(vw)(v_i32 a, v_i32 v, const int32_t *w)
 }
 #define vq_dot(a, k, q) ((a) = LCX_FN(vq)(a, k, q))
 #define vq_sum(a, shift) ((a) + (shift))
-#define vw_dot(a, v, w) LCX_FN(vw)(a, v, w)
+#define vw_dot(a, v, w) ((a) = LCX_FN(vw)(a, v, w))
 #define vw_sum(a) (a)
 #define LCX_QUAD LCX_QUAD_SHORTS
 LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
@@ -1647,7 +1655,7 @@ LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
 #endif
 }
 
-/* numbers as they are stored, but int8; the tiles see no bfloat16, it was widened before */
+/* numbers as they are stored, but int8; bfloat16 was widened before it comes to a tile's kernels */
 #define LCX_LOAD_TILE(type, p)                                                                   \
   ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : v_load_f16((const void *)(p)))
 #define LCX_LOAD_HALF(type, p)                                                                   \
@@ -1790,8 +1798,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
         x[j] = vi_load(v + j * v_width * 4);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
-        LCX_UNROLL for (j = 0; j < vecs; ++j)
-          acc[i][j] = vw_dot(acc[i][j], x[j], m + i * (LCX_SPAN / 2));
+        LCX_UNROLL for (j = 0; j < vecs; ++j) vw_dot(acc[i][j], x[j], m + i * (LCX_SPAN / 2));
       }
     }
   }
@@ -1958,12 +1965,14 @@ LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, co
 }
 
 /* A span of float16 or bfloat16 widened to float32; exact, so invisible. */
-LCX_T LCX_INLINE void LCX_FN(widen)(int type, const unsigned char *p, size_t ahead, int n,
+LCX_T LCX_INLINE void LCX_FN(widen)(int type, const unsigned char *p, ptrdiff_t ahead, int n,
                                     float *to)
 {
   int i;
-  LCX_FETCH(p + ahead);
-  for (i = 0; i < n; i += v_width) v_store(to + i, LCX_LOAD_HALF(type, p + i * 2));
+  for (i = 0; i < n; i += v_width) {
+    if (i % 32 == 0) LCX_FETCH(p + i * 2 + ahead);
+    v_store(to + i, LCX_LOAD_HALF(type, p + i * 2));
+  }
 }
 
 LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
@@ -3085,7 +3094,7 @@ static int64_t lcx_first_seen(const lcx_layer *y, int64_t after, int64_t t)
 
 /* The segments that queries see, sinks first, then feedback rows, then the window, oldest first:
    tokens at first..last (since < 0), or the feedback rows that were set at `since`, which see the
-   tokens from there on. */
+   tokens from there on. How many of each, and the number of the window's first one. */
 typedef struct lcx_reach { int64_t sinks, fed, windows, from; } lcx_reach;
 
 static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t since, int64_t first,
@@ -3223,6 +3232,12 @@ static void lcx_write_at(const lcx_kernels *kernel, const longctx *lc, const lcx
   lcx_put_val(kernel, st, tile, token, w->line);
 }
 
+/* the position of index x among the sinks, for RoPE */
+static int64_t lcx_sink_position(const longctx *lc, const lcx_layer *y, int64_t x)
+{
+  return y->positions == LONGCTX_POS_TEXT ? lc->start + x : x;
+}
+
 /* The token at position t into the cache of KV head h. */
 static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                           lcx_rows *w, int h, int64_t t, const float *k, const float *v)
@@ -3230,7 +3245,7 @@ static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lc
   int64_t x;
   int which = lcx_place(lc, t, &x);
   lcx_write_at(kernel, lc, y, w, h, which, x,
-               which == LCX_SINKS && y->positions == LONGCTX_POS_CACHE ? x : t, k, v);
+               which == LCX_SINKS ? lcx_sink_position(lc, y, x) : t, k, v);
 }
 
 static lcx_view lcx_view_of(int64_t from, int64_t to, int64_t stand)
@@ -3242,9 +3257,8 @@ static lcx_view lcx_view_of(int64_t from, int64_t to, int64_t stand)
   return v;
 }
 
-/* What row r sees and where it stands, the query of the token at t; returns its index in the
-   cache. */
-static int64_t lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t t)
+/* What row r sees and where it stands, the query of the token at t. */
+static void lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t t)
 {
   int64_t low = lcx_first_seen(y, lcx_after_sinks(lc), t);
   int64_t sinks = lcx_min64(t + 1 - lc->start, lc->wish.sinks);
@@ -3254,7 +3268,6 @@ static int64_t lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int 
   w->view[LCX_SINKS][r] = lcx_view_of(0, sinks, stand);
   /* feedback rows stand right before the token's block */
   w->view[LCX_FED][r] = lcx_view_of(0, y->feedback, t % y->block + y->feedback);
-  return index;
 }
 
 /* The same of feedback row i, set at `since`. */
@@ -3321,16 +3334,15 @@ static void lcx_prepare(const lcx_kernels *kernel, const longctx *lc, const lcx_
   w->cap = y->cap;
   for (r = 0; r < n; ++r) {
     const float *x = q + lcx_query_of(lc, h, r0 + r) * (size_t)hd;
-    int64_t index = 0;
     int token = (r0 + r) / lcx_group(lc);
-    if (since < 0) index = lcx_look(lc, y, w, r, lc->position + token);
+    if (since < 0) lcx_look(lc, y, w, r, lc->position + token);
     else lcx_look_back(lc, y, w, r, since, token);
     w->bad[r] = kernel->hold(x, hd, lcx_pairs(y), y->scale, LCX_BIG, w->line);
     lcx_turn_to(kernel, lc, y, w, LCX_WINDOW, w->view[LCX_WINDOW][r].stand);
     kernel->rotate(w->line, hd, y->half, w->turn[LCX_WINDOW], w->q[LCX_WINDOW] + r * hd);
     if (w->view[LCX_SINKS][r].to > 0) {
       lcx_turn_to(kernel, lc, y, w, LCX_SINKS,
-                  y->positions == LONGCTX_POS_TEXT ? w->view[LCX_WINDOW][r].stand : index);
+                  lcx_sink_position(lc, y, w->view[LCX_SINKS][r].stand));
       kernel->rotate(w->line, hd, y->half, w->turn[LCX_SINKS], w->q[LCX_SINKS] + r * hd);
     }
     if (w->slope) w->slope[r] = slopes[lcx_head_of(lc, h, r0 + r)];
@@ -4399,6 +4411,12 @@ static int lcx_splits(const lcx_call *c, int parts)
          (int64_t)c->n * lcx_group(c->lc) <= c->lc->plan.split_rows;
 }
 
+/* A split head's units of work: its segments and, behind them, memory. */
+static int64_t lcx_units_of_head(const lcx_call *c, const lcx_reach *r)
+{
+  return lcx_segments_of(r) + (c->y->memory != 0);
+}
+
 /* How many parts find work. */
 static int lcx_useful(const lcx_call *c, int n_parts)
 {
@@ -4406,7 +4424,7 @@ static int lcx_useful(const lcx_call *c, int n_parts)
   int parts = lcx_min(n_parts, c->lc->max_threads);
   if (lcx_splits(c, parts)) {
     lcx_reach r = lcx_call_reach(c);
-    units *= lcx_segments_of(&r) + (c->y->memory != 0);
+    units *= lcx_units_of_head(c, &r);
   }
   return (int)lcx_min64(parts, units);
 }
@@ -4515,17 +4533,16 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
   const lcx_shape *shape_k, *shape_v;
   lcx_store wide;
   lcx_span stored, widened;
-  const lcx_span *keys = &stored, *vals = &stored;
+  const lcx_span *span_k = &stored, *span_v = &stored;
   int64_t x;
-  if (wide_k || wide_v) { /* one span, which the loop fills again and again */
+  if (wide_k || wide_v) { /* one span, filled again and again; widening fetches what is ahead */
     lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
                    0);
     wide.tiles = 1;
     wide.val = (uint32_t)(w->vals - w->keys) * (uint32_t)sizeof(float);
     widened = lcx_span_at(&wide, (const unsigned char *)w->keys, 0);
-    widened.ahead = 0; /* widening has fetched */
-    if (wide_k) sk = &wide, keys = &widened;
-    if (wide_v) sv = &wide, vals = &widened;
+    if (wide_k) sk = &wide, span_k = &widened;
+    if (wide_v) sv = &wide, span_v = &widened;
   }
   shape_k = lcx_shape_of(kernel->shapes, sk->type_k, w->n);
   shape_v = lcx_shape_of(kernel->shapes, sv->type_v, w->n);
@@ -4538,14 +4555,14 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
   slot = lcx_slot_of(store, x);
   for (; x < to; x += LCX_SPAN, slot = (slot + per_span) % store->tiles) {
     lcx_hull all = lcx_visible(w, view, x);
-    LONGCTX_ASSERT(all.first < all.last); /* each token on the way sees itself */
+    LONGCTX_ASSERT(all.first < all.last); /* the rows' views join without a hole */
     stored = lcx_span_at(store, ring, slot);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->keys);
     if (wide_v) kernel->widen_vals(store, &stored, all, w->vals);
-    lcx_qk(shape_k, sk, keys, w, w->q[which], all);
+    lcx_qk(shape_k, sk, span_k, w, w->q[which], all);
     kernel->soften(w, view, x);
-    if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, vals, w, all);
-    lcx_pv(shape_v, sv, vals, w, all);
+    if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, span_v, w, all);
+    lcx_pv(shape_v, sv, span_v, w, all);
   }
   for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
 }
@@ -4631,19 +4648,20 @@ LCX_OUTLINE void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
   }
 }
 
-/* Segment i of KV head h, its results kept for join; it alone writes the new rows that lie in the
+/* Unit i of KV head h, its results kept for join; it alone writes the new rows that lie in the
    segment. */
 LCX_OUTLINE void lcx_one_segment(const lcx_call *c, lcx_rows *w, int h, const lcx_reach *reach,
-                            int64_t i)
+                                 int64_t i)
 {
-  lcx_segment_at s = lcx_segment_of(reach, i);
   int64_t after = lcx_after_sinks(c->lc);
+  lcx_segment_at s;
   int r;
   if (i == lcx_segments_of(reach)) { /* behind the last one: memory */
     for (r = 0; r < c->n * lcx_group(c->lc); ++r) lcx_partial(c->lc, h, i, r)[0] = 0;
     lcx_recall_rows(c, w, h, 0, c->n * lcx_group(c->lc), i);
     return;
   }
+  s = lcx_segment_of(reach, i);
   if (s.which == LCX_SINKS)
     lcx_write(c, w, h, c->lc->start + s.from, lcx_min64(c->lc->start + s.to, after));
   if (s.which == LCX_WINDOW) lcx_write(c, w, h, lcx_max64(s.from, after), s.to);
@@ -4666,8 +4684,7 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
   if (lcx_splits(c, parts)) {
     lcx_reach reach = lcx_call_reach(c);
-    int64_t per_head = lcx_segments_of(&reach) + (c->y->memory != 0);
-    int64_t units = per_head * heads, u;
+    int64_t per_head = lcx_units_of_head(c, &reach), units = per_head * heads, u;
     w.careful = 1;
     for (u = units * part / parts; u < units * (part + 1) / parts; ++u)
       lcx_one_segment(c, &w, (int)(u / per_head), &reach, u % per_head);
