@@ -133,6 +133,7 @@ static void test_bad_memory(void)
 static void test_memory_sizes(void)
 {
   longctx_desc d = longctx_desc_make(3, 32, 8, 128, 2048), none;
+  longctx_layer layers[3];
   longctx_sizes sizes, without;
   d.block = 2048;
   none = d;
@@ -144,6 +145,14 @@ static void test_memory_sizes(void)
   CHECK_EQ(sizes.memory, 3 * 8 * 2 * 128 * 129 * 4);
   CHECK_EQ(sizes.window, without.window);
   CHECK(sizes.state >= without.state + sizes.memory);
+
+  t_case("a reader keeps none");
+  d.layers = layers;
+  layers[0] = layers[1] = layers[2] = longctx_layer_make(&d);
+  layers[1].kv_from = 0;
+  layers[2].kv_from = 0;
+  CHECK_EQ(longctx_measure(&d, &sizes), LONGCTX_OK);
+  CHECK_EQ(sizes.memory, 8 * 2 * 128 * 129 * 4);
 }
 
 /* Feedback: how many rows, of what block, whose. */
@@ -172,6 +181,9 @@ static void test_bad_feedback(void)
   d.feedback_dim = INT_MIN;
   refuse(&d, "feedback_dim");
   d.feedback_dim = 0;
+  d.feedback_len = d.block = 1;
+  refuse(&d, "block");                                 /* a block of one token is no block       */
+  d.block = 4;
   d.feedback_len = 5;
   refuse(&d, "feedback_len");                          /* above the block                        */
   d.feedback_len = 3;
@@ -613,7 +625,7 @@ static void test_readers_are_free(void)
 static void test_most_layers(void)
 {
   enum { MOST = 65536 };
-  static const double freqs[2] = { 1.0, 0.1 };
+  static const double freqs[2] = { 1.0, 0.1 }, whole[2] = { 1.0, 0.25 };
   longctx_desc d = longctx_desc_make(MOST, 1, 1, 4, 1), r;
   longctx_layer *layers = (longctx_layer *)t_memory(MOST * sizeof *layers);
   longctx *lc;
@@ -623,10 +635,13 @@ static void test_most_layers(void)
     layers[i].rope_freqs = freqs;
   }
   d.layers = layers;
+  d.rope_freqs = whole;
   t_case("%d layers", MOST);
   lc = t_new(&d);
   CHECK(longctx_open(lc, longctx_size(&d), &error) == lc);
   r = longctx_get_desc(lc);
+  CHECK(memcmp(r.rope_freqs, whole, sizeof whole) == 0);
+  CHECK(memcmp(r.layers[0].rope_freqs, freqs, sizeof freqs) == 0);
   CHECK(memcmp(r.layers[MOST - 1].rope_freqs, freqs, sizeof freqs) == 0);
   free(lc);
   free(layers);

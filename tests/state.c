@@ -339,7 +339,7 @@ static void test_hostile_noise(const longctx_desc *d, const text *x)
 
 static void test_open_misuse(const longctx_desc *d)
 {
-  size_t bytes = longctx_size(d);
+  size_t bytes = longctx_size(d), i;
   longctx *lc = t_new(d);
   int error = 99;
   t_case("open misuse");
@@ -349,6 +349,14 @@ static void test_open_misuse(const longctx_desc *d)
   CHECK(longctx_open(lc, bytes - 1, &error) == NULL);
   CHECK(error < 0);
   CHECK(longctx_open(lc, 0, NULL) == NULL);            /* error may be NULL                      */
+  for (i = 0; i < sizeof lc->magic + sizeof lc->probe; i++) { /* each of their bytes alone counts */
+    unsigned char *p = i < sizeof lc->magic ? (unsigned char *)lc->magic + i
+                                            : (unsigned char *)&lc->probe + (i - sizeof lc->magic);
+    *p ^= 1;
+    CHECK(longctx_open(lc, bytes, &error) == NULL);
+    CHECK_EQ(error, LONGCTX_E_FORMAT);
+    *p ^= 1;
+  }
   CHECK(longctx_open(lc, bytes, NULL) == lc);
   free(lc);
 }
@@ -940,6 +948,7 @@ static void test_hostile_memory(const longctx_desc *d, const text *x)
 {
   static const float bad[5] = { NAN, INFINITY, -INFINITY, 2e36f, -3e38f };
   static const float no_gates[4] = { NAN, -0.25f, 1.25f, INFINITY };
+  static const float no_logits[4] = { NAN, INFINITY, 2e30f, -2e30f };
   longctx *lc = run_new(d, x, 32, 2), *again;
   size_t n, floats = 2 * 8 * 9, i, gates, bytes = longctx_size(d);
   unsigned char *state = t_state(lc, &n), *block = (unsigned char *)t_memory(bytes);
@@ -961,12 +970,13 @@ static void test_hostile_memory(const longctx_desc *d, const text *x)
   rehash(state, n);
   t_case("hostile start");
   refuse_load(d, state, n, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
-  for (k = 0; k < 9; k++) {
+  for (k = 0; k < 13; k++) {
     t_case("hostile block %d", k);
     memcpy(block, lc, bytes);
     again = (longctx *)(void *)block;
     if (k < 5) memcpy(lcx_memory_at(again, lcx_layer_of(again, 1), 1) + 3, &bad[k], 4);
-    else lcx_gates_of(again, 1)[2] = no_gates[k - 5];
+    else if (k < 9) lcx_gates_of(again, 1)[2] = no_gates[k - 5];
+    else lcx_logits_of(again, 1)[2] = no_logits[k - 9];
     CHECK(longctx_open(block, bytes, &error) == NULL);
     CHECK_EQ(error, LONGCTX_E_FORMAT);
     t_bad_input("hostile block %d", k);
