@@ -2,7 +2,7 @@
 # check.sh: the long list. Each part is a script of rows that can be run alone, too; a tool that is
 # missing is skipped by name. Usage: tests/check.sh [--soak] [PART...]     all parts by default
 # The table of what came out goes to build/TRUST.md, with --soak (hours) to build/SOAK.md, parts that
-# did not run now as they last did; tests/TRUST.md and tests/SOAK.md are copies of one.
+# did not run now as they last did; tests/TRUST.md is a copy of one.
 cd "$(dirname "$0")/.." || exit 1
 if [ "$1" = --soak ]; then
   shift
