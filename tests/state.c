@@ -457,6 +457,42 @@ static void test_format(void)
   free(lc);
 }
 
+/* Part of the format, too: a sink's key is stored as the window would store it, rotated at its
+   position in the text, or at its index in the cache. Outputs would not tell: scores see only
+   differences of positions. */
+static void test_sink_keys(void)
+{
+  enum { START = 1000, DIM = 16 };
+  float q[DIM], k[DIM], v[DIM], out[DIM], key[2][DIM];
+  uint64_t seed = 5;
+  int positions, start, i, sinks;
+  for (i = 0; i < DIM; i++) q[i] = k[i] = v[i] = t_normal(&seed);
+  for (positions = LONGCTX_POS_CACHE; positions <= LONGCTX_POS_TEXT; positions++) {
+    t_case("a sink's key, positions %d", positions);
+    for (sinks = 0; sinks < 2; sinks++) {
+      longctx_desc d = longctx_desc_make(1, 1, 1, DIM, 8);
+      longctx *lc;
+      const lcx_store *st;
+      int64_t x;
+      d.sinks = sinks;
+      d.positions = positions;
+      lc = t_new(&d);
+      start = sinks || positions == LONGCTX_POS_TEXT ? START : 0;
+      CHECK_EQ(longctx_seek(lc, start), LONGCTX_OK);
+      CHECK_EQ(longctx_attend(lc, 0, 1, q, k, v, out), LONGCTX_OK);
+      st = &lcx_layer_of(lc, 0)->store[sinks ? LCX_SINKS : LCX_WINDOW];
+      x = sinks ? 0 : start;
+      for (i = 0; i < DIM; i++)
+        memcpy(&key[sinks][i],
+               lcx_ring_of(lc, lcx_layer_of(lc, 0), sinks ? LCX_SINKS : LCX_WINDOW, 0) +
+                   lcx_tile_at(st, x) + lcx_key_at(st, i, (int)(x % st->tile)), sizeof(float));
+      free(lc);
+    }
+    CHECK_SAME(key[0], key[1], sizeof key[0]);
+    if (positions == LONGCTX_POS_TEXT) CHECK(memcmp(key[0], k, sizeof key[0]) != 0);
+  }
+}
+
 /* Bytes before and behind are other people's: the file is left right behind the state. */
 static void test_file_position(const longctx_desc *d, const text *x)
 {
@@ -1273,6 +1309,7 @@ int main(void)
   test_open_forged();
   test_save_everywhere(&d, &x);
   test_format();
+  test_sink_keys();
   test_file_position(&d, &x);
   test_load_misuse(&d, &x);
   test_write_fails(&d, &x);
