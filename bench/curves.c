@@ -51,18 +51,14 @@
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
 #define BENCH "curves"
+#include "arms.h"
 #include "engine.h"
 #include "recall_text.h"
 #include "bench.h"
 
-#include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/types.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 /* ==== options ==== */
 
@@ -151,17 +147,6 @@ typedef struct measured {
 static const char format[16] = "curves 2";
 
 static double seconds_now(void) { return seconds(CLOCK_MONOTONIC); }
-
-static int64_t peak_rss(void)
-{
-  struct rusage usage;
-  if (getrusage(RUSAGE_SELF, &usage)) return 0;
-#ifdef __APPLE__
-  return usage.ru_maxrss;
-#else
-  return (int64_t)usage.ru_maxrss * 1024;
-#endif
-}
 
 /* pages in memory now; at their most where the system does not tell */
 static int64_t rss(void)
@@ -483,84 +468,46 @@ static void run_arm(const arm *a, const options *o, int pipe_end)
 
 /* ==== the process that starts them and shows how far they are ==== */
 
-enum { MAX_JOBS = 32 };
-
 typedef struct job {
   arm a;
-  pid_t process;    /* 0 = not yet started */
-  int pipe_end;
   message last;
-  double shown, heard, seconds; /* when its last plain line was printed, and speed was taken */
-  int64_t tokens;
-  double tps;
+  int64_t tokens;        /* where it began, and after how many seconds, if it was resumed */
+  double seconds, tps;
   int n_rows;
   row rows[MOST_ROWS];
 } job;
 
 typedef struct run {
   options o;
-  job jobs[MAX_JOBS];
+  job jobs[MOST_ARMS];
+  arms processes;
   int n_jobs, n_first;   /* the first run's come first */
   char machine[128], date[16];
   double load;           /* average, when the run began: neighbours make latencies spike */
 } run;
 
-static void start_job(job *j, const options *o)
+static void work_job(void *all, int i, int pipe_end)
 {
-  int ends[2];
-  if (pipe(ends)) die("no pipe", strerror(errno));
-  fflush(NULL);
-  j->process = fork();
-  if (j->process < 0) die("no process", strerror(errno));
-  if (j->process == 0) {
-    close(ends[0]);
-    run_arm(&j->a, o, ends[1]);
-    _exit(0);
-  }
-  close(ends[1]);
-  j->pipe_end = ends[0];
-  j->shown = j->heard = seconds_now();
+  const run *r = all;
+  run_arm(&r->jobs[i].a, &r->o, pipe_end);
 }
 
-/* takes one message; a pipe that ends without a last word belongs to a process that was killed */
-static void hear_job(job *j)
+static int hear_job(void *all, int i, int pipe_end)
 {
+  run *r = all;
+  job *j = &r->jobs[i];
   message m;
-  ssize_t n = read(j->pipe_end, &m, sizeof m);
-  if (n == (ssize_t)sizeof m) {
+  if (arms_message(pipe_end, &m, sizeof m)) {
     if (m.has_row && j->n_rows < MOST_ROWS) j->rows[j->n_rows++] = m.row;
     if (m.resumed) j->tokens = m.tokens, j->seconds = m.seconds;
     if (m.tokens > j->tokens && m.seconds > j->seconds)
-      j->tps = (double)(m.tokens - j->tokens) / (seconds_now() - j->heard);
+      j->tps = (double)(m.tokens - j->tokens) / (seconds_now() - r->processes.of[i].begun);
     j->last = m;
   } else {
     j->last.done = j->last.failed = 1;
     snprintf(j->last.failure, sizeof j->last.failure, "its process ended early");
   }
-  if (!j->last.done) return;
-  close(j->pipe_end);
-  waitpid(j->process, NULL, 0);
-}
-
-/* 1234567 as 1,234,567 */
-static const char *commas(char text[32], double value)
-{
-  char digits[32];
-  int n = snprintf(digits, sizeof digits, "%.0f", value), out = 0;
-  for (int i = 0; i < n; i++) {
-    if (i > 0 && (n - i) % 3 == 0) text[out++] = ',';
-    text[out++] = digits[i];
-  }
-  text[out] = 0;
-  return text;
-}
-
-static const char *bytes_text(char text[32], double value)
-{
-  if (value < 1e6) snprintf(text, 32, "%.1f KB", value / 1e3);
-  else if (value < 1e9) snprintf(text, 32, "%.1f MB", value / 1e6);
-  else snprintf(text, 32, "%.1f GB", value / 1e9);
-  return text;
+  return j->last.done;
 }
 
 static const char *time_text(char text[32], double seconds)
@@ -578,63 +525,22 @@ static double seconds_left(const job *j)
 }
 
 /* in 80 columns, so that a terminal need not wrap it */
-static void show_job(const job *j)
+static void show_job(const void *all, int i)
 {
-  char done[32], all[32], left[32], name[48];
+  const run *r = all;
+  const job *j = &r->jobs[i];
+  char done[32], most[32], left[32], name[48];
   snprintf(name, sizeof name, j->a.chunk > 1 ? "%s, by %d" : "%s", j->a.name, j->a.chunk);
   fprintf(stderr, "%-20s ", name);
   commas(done, (double)j->last.tokens);
   if (j->last.failed) fprintf(stderr, "failed: %s", j->last.failure);
-  else if (!j->process) fprintf(stderr, "waits");
+  else if (!r->processes.of[i].id) fprintf(stderr, "waits");
   else if (j->last.stopped) fprintf(stderr, "stopped after %s tokens", done);
   else if (j->last.done) fprintf(stderr, "done, %s tokens, ppl %.2f", done, j->last.ppl);
   else
     fprintf(stderr, "%3d%%  %s of %s tokens, ppl %.2f, %s left",
-            (int)(100 * j->last.tokens / j->a.tokens), done, commas(all, (double)j->a.tokens),
+            (int)(100 * j->last.tokens / j->a.tokens), done, commas(most, (double)j->a.tokens),
             j->last.ppl, time_text(left, seconds_left(j)));
-}
-
-/* on a terminal one line per arm, drawn again and again; elsewhere a line now and then */
-static void show_all(job *jobs, int n_jobs, int redraw)
-{
-  if (redraw) fprintf(stderr, "\033[%dA", n_jobs);
-  for (int i = 0; i < n_jobs; i++) {
-    show_job(&jobs[i]);
-    fprintf(stderr, "\033[K\n");
-  }
-}
-
-static void show_one(job *j)
-{
-  double now = seconds_now();
-  if (!j->last.done && now < j->shown + 15) return;
-  j->shown = now;
-  show_job(j);
-  fprintf(stderr, "\n");
-}
-
-/* waits until some running job speaks, and hears all that do; returns how many have ended by it */
-static int hear_jobs(job *jobs, int n_jobs, int terminal)
-{
-  struct pollfd polls[MAX_JOBS];
-  int ended = 0;
-  for (int i = 0; i < n_jobs; i++) {
-    int runs = jobs[i].process && !jobs[i].last.done;
-    polls[i].fd = runs ? jobs[i].pipe_end : -1; /* poll passes over -1 */
-    polls[i].events = POLLIN;
-    polls[i].revents = 0;
-  }
-  if (poll(polls, (nfds_t)n_jobs, -1) < 0) {
-    if (errno != EINTR) die("poll", strerror(errno));
-    return 0;
-  }
-  for (int i = 0; i < n_jobs; i++) {
-    if (!polls[i].revents) continue;
-    hear_job(&jobs[i]);
-    ended += jobs[i].last.done;
-    if (!terminal) show_one(&jobs[i]);
-  }
-  return ended;
 }
 
 /* ==== the rows as files ==== */
@@ -687,24 +593,27 @@ static void write_csv(const run *r)
 static void stop_jobs(const run *r)
 {
   for (int i = 0; i < r->n_jobs; i++)
-    if (r->jobs[i].process && !r->jobs[i].last.done) kill(r->jobs[i].process, SIGTERM);
+    if (r->processes.of[i].id && !r->processes.of[i].done) kill(r->processes.of[i].id, SIGTERM);
 }
 
 static void run_jobs(run *r)
 {
-  int terminal = isatty(STDERR_FILENO), started = 0, ended = 0, at_a_time = (int)r->o.jobs;
+  arms *a = &r->processes;
   double written = seconds_now();
-  if (terminal) show_all(r->jobs, r->n_jobs, 0);
-  while (ended < started || (started < r->n_jobs && !stop_asked)) {
-    while (started < r->n_jobs && started - ended < at_a_time && !stop_asked)
-      start_job(&r->jobs[started++], &r->o);
-    ended += hear_jobs(r->jobs, r->n_jobs, terminal);
+  int more;
+  a->n = r->n_jobs;
+  a->quiet = 15;
+  a->run = r;
+  a->work = work_job;
+  a->hear = hear_job;
+  a->line = show_job;
+  while ((more = arms_step(a, stop_asked ? 0 : (int)r->o.jobs)) > 0) {
     if (stop_asked) stop_jobs(r);
-    if (terminal) show_all(r->jobs, r->n_jobs, 1);
     if (seconds_now() < written + 5) continue;
     written = seconds_now();
     write_csv(r); /* what was measured is never lost */
   }
+  if (more < 0) die("no process, or none that speaks", strerror(errno));
   write_csv(r);
 }
 
@@ -969,16 +878,6 @@ static void print_json(const run *r)
 
 /* ==== what the arms are ==== */
 
-static int listed(const char *list, const char *name)
-{
-  size_t n = strlen(name);
-  for (const char *at = list; at; at = strchr(at, ',')) {
-    if (*at == ',') at++;
-    if (strncmp(at, name, n) == 0 && (at[n] == ',' || at[n] == 0)) return 1;
-  }
-  return !list;
-}
-
 /* the same keys and values for every arm of a model, sinks included */
 static int window_of(const options *o, const model *m)
 {
@@ -1009,7 +908,7 @@ static job *add_job(run *r, const source *s, const char *name, longctx_desc d, i
 {
   job *j = &r->jobs[r->n_jobs];
   if (!listed(r->o.arms, name)) return NULL;
-  if (r->n_jobs == MAX_JOBS) die("too many arms", name);
+  if (r->n_jobs == MOST_ARMS) die("too many arms", name);
   d.max_batch = 1;
   d.type_k = d.type_v = parse_type(r->o.type);
   j->a.name = name;
@@ -1071,14 +970,11 @@ static void read_text(const options *o, source *s)
   tokenizer t;
   engine_error error;
   char had[32], asked[32];
-  size_t n_bytes, n;
+  size_t n;
   s->text_name = o->text;
   if (tokenizer_load(&t, o->tokenizer, s->m.vocab_size, &error)) die(o->tokenizer, error.text);
-  unsigned char *bytes = file_read(o->text, &n_bytes, &error);
-  if (!bytes) die(o->text, error.text);
-  s->text = tokenizer_encode(&t, (char *)bytes, n_bytes, &n, &error);
+  s->text = tokenizer_encode_file(&t, o->text, &n, &error);
   if (!s->text) die(o->text, error.text);
-  free(bytes);
   tokenizer_free(&t);
   if (n < 2) die("the text is empty", o->text);
   s->tokens = o->tokens;
@@ -1095,17 +991,13 @@ static void read_text(const options *o, source *s)
 static int *recall_text(int64_t tokens, int vocab_size)
 {
   static grammar g;
-  tokenizer t;
   engine_error error;
   uint64_t seed = 1;
   int *text = malloc(((size_t)tokens + 1 + MOST_FORM) * sizeof *text);
   if (!text) die("no memory", "");
-  if (tokenizer_load(&t, "examples/models/recall.tok", vocab_size, &error))
-    die("examples/models/recall.tok", error.text);
-  if (grammar_make(&g, &t)) die("examples/models/recall.tok", "a word of the texts is missing");
+  if (grammar_load(&g, vocab_size, &error)) die("examples/models/recall.tok", error.text);
   text[0] = TOKEN_BOS;
   for (int64_t n = 1; n <= tokens;) n += say_filler(&g, &seed, text + n);
-  tokenizer_free(&t);
   return text;
 }
 
@@ -1161,7 +1053,7 @@ static void add_chunks(run *r, const source *s)
 {
   r->n_first = r->n_jobs;
   if (r->o.chunk > 1) {
-    if (2 * r->n_first > MAX_JOBS) die("too many arms", "");
+    if (2 * r->n_first > MOST_ARMS) die("too many arms", "");
     for (int i = 0; i < r->n_first; i++) r->jobs[r->n_jobs++].a = r->jobs[i].a;
     if (r->o.more) add_more(r, s);
   }

@@ -586,16 +586,13 @@ int main(int argc, char **argv)
   static grammar g;
   options o = options_of(argc, argv);
   engine_error error;
-  tokenizer t;
   pthread_t threads[256];
   load_models(&o, &w);
   const model *any = NULL;
   for (int a = 0; a < N_ARMS; a++)
     if (w.models[a]) any = w.models[a];
   if (!any) die("no such arm, or none of the models is there", o.list ? o.list : "");
-  if (tokenizer_load(&t, "examples/models/recall.tok", any->vocab_size, &error))
-    die("examples/models/recall.tok", error.text);
-  if (grammar_make(&g, &t)) die("examples/models/recall.tok", "a word of the texts is missing");
+  if (grammar_load(&g, any->vocab_size, &error)) die("examples/models/recall.tok", error.text);
 
   double start = now();
   w.g = &g;
@@ -610,6 +607,5 @@ int main(int argc, char **argv)
   write_csv(&w, o.csv);
   fprintf(stderr, "%.0f million tokens in %.0f s\n", w.tokens / 1e6, now() - start);
   print_tables(&w, o.longest);
-  tokenizer_free(&t);
   return fflush(stdout) ? 1 : 0;
 }

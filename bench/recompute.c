@@ -66,14 +66,10 @@ static void bench_load(bench *b)
 {
   tokenizer t;
   engine_error error;
-  size_t n;
   if (model_load(&b->m, b->o.model, &error)) die(b->o.model, error.text);
   if (tokenizer_load(&t, b->o.tokenizer, b->m.vocab_size, &error)) die(b->o.tokenizer, error.text);
-  unsigned char *bytes = file_read(b->o.text, &n, &error);
-  if (!bytes) die(b->o.text, error.text);
-  b->text = tokenizer_encode(&t, (char *)bytes, n, &b->n_text, &error);
+  b->text = tokenizer_encode_file(&t, b->o.text, &b->n_text, &error);
   if (!b->text) die(b->o.text, error.text);
-  free(bytes);
   tokenizer_free(&t);
   if (engine_init(&b->e, &b->m, (int)b->o.chunk, &error)) die("the engine", error.text);
   b->logits = malloc((size_t)b->o.chunk * (size_t)b->m.vocab_size * sizeof(float));

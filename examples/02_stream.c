@@ -37,20 +37,13 @@
 #define _XOPEN_SOURCE 700
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
+#include "arms.h"
 #include "engine.h"
 #include "recall_text.h"
 #include "tokenizer.h"
 
-#include <errno.h>
 #include <math.h>
-#include <poll.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/types.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
 
 /* ==== options ==== */
 
@@ -157,17 +150,6 @@ static double clock_seconds(clockid_t id)
   struct timespec t;
   clock_gettime(id, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int64_t peak_rss(void)
-{
-  struct rusage usage;
-  if (getrusage(RUSAGE_SELF, &usage)) return 0;
-#ifdef __APPLE__
-  return usage.ru_maxrss;
-#else
-  return (int64_t)usage.ru_maxrss * 1024;
-#endif
 }
 
 static double span_ppl(const mark *a, const mark *b)
@@ -358,150 +340,65 @@ static void run_arm(const arm *a, int pipe_end)
 
 /* ==== the process that starts them and shows how far they are ==== */
 
-enum { MAX_JOBS = 12 };
-
 typedef struct job {
   arm a;
-  pid_t process;    /* 0 = not yet started */
-  int pipe_end;
   message last;
-  double shown;     /* when its last plain line was printed */
 } job;
 
-static void start_job(job *j)
+typedef struct job_list {
+  const options *o;
+  job jobs[MOST_ARMS];
+  arms processes;
+} job_list;
+
+static void work_job(void *run, int i, int pipe_end)
 {
-  int ends[2];
-  if (pipe(ends)) die("no pipe", strerror(errno));
-  fflush(NULL);
-  j->process = fork();
-  if (j->process < 0) die("no process", strerror(errno));
-  if (j->process == 0) {
-    close(ends[0]);
-    run_arm(&j->a, ends[1]);
-    _exit(0);
-  }
-  close(ends[1]);
-  j->pipe_end = ends[0];
-  j->shown = clock_seconds(CLOCK_MONOTONIC);
+  run_arm(&((job_list *)run)->jobs[i].a, pipe_end);
 }
 
-/* takes one message; a pipe that ends without a last word belongs to a process that was killed */
-static void hear_job(job *j)
+static int hear_job(void *run, int i, int pipe_end)
 {
-  message m;
-  ssize_t n = read(j->pipe_end, &m, sizeof m);
-  if (n == (ssize_t)sizeof m) {
-    j->last = m;
-  } else {
-    j->last.done = j->last.failed = 1;
-    snprintf(j->last.failure, sizeof j->last.failure, "its process ended early");
+  message *last = &((job_list *)run)->jobs[i].last, m;
+  if (arms_message(pipe_end, &m, sizeof m)) *last = m;
+  else {
+    last->done = last->failed = 1;
+    snprintf(last->failure, sizeof last->failure, "its process ended early");
   }
-  if (!j->last.done) return;
-  close(j->pipe_end);
-  waitpid(j->process, NULL, 0);
-}
-
-/* 1234567 as 1,234,567 */
-static const char *commas(char text[32], double value)
-{
-  char plain[32];
-  int n = snprintf(plain, sizeof plain, "%.0f", value), out = 0;
-  for (int i = 0; i < n; i++) {
-    if (i > 0 && (n - i) % 3 == 0) text[out++] = ',';
-    text[out++] = plain[i];
-  }
-  text[out] = 0;
-  return text;
-}
-
-static const char *bytes_text(char text[32], int64_t bytes)
-{
-  double value = (double)bytes;
-  if (value < 1e6) snprintf(text, 32, "%.1f KB", value / 1e3);
-  else if (value < 1e9) snprintf(text, 32, "%.1f MB", value / 1e6);
-  else snprintf(text, 32, "%.1f GB", value / 1e9);
-  return text;
+  return last->done;
 }
 
 /* in 80 columns, so that a terminal need not wrap it */
-static void show_job(const job *j)
+static void show_job(const void *run, int i)
 {
+  const job_list *list = run;
+  const job *j = &list->jobs[i];
   char done[32], all[32], speed[32];
   commas(done, (double)j->last.tokens);
   commas(all, (double)j->a.tokens);
   commas(speed, j->last.tps);
   fprintf(stderr, "%-14s ", j->a.name);
   if (j->last.failed) fprintf(stderr, "failed: %s", j->last.failure);
-  else if (!j->process) fprintf(stderr, "waits");
+  else if (!list->processes.of[i].id) fprintf(stderr, "waits");
   else if (j->last.done) fprintf(stderr, "done, %s tokens", done);
   else
     fprintf(stderr, "%3d%%  %s of %s tokens, %s a second, ppl %.2f",
             (int)(100 * j->last.tokens / j->a.tokens), done, all, speed, j->last.ppl);
 }
 
-/* on a terminal one line per arm, drawn again and again; elsewhere a line now and then */
-static void show_all(job *jobs, int n_jobs, int redraw)
+static void run_jobs(job_list *list)
 {
-  if (redraw) fprintf(stderr, "\033[%dA", n_jobs);
-  for (int i = 0; i < n_jobs; i++) {
-    show_job(&jobs[i]);
-    fprintf(stderr, "\033[K\n");
-  }
-}
-
-static void show_one(job *j)
-{
-  double now = clock_seconds(CLOCK_MONOTONIC);
-  if (!j->last.done && now < j->shown + 5) return;
-  j->shown = now;
-  show_job(j);
-  fprintf(stderr, "\n");
-}
-
-/* waits until some running job speaks, and hears all that do; returns how many have ended by it */
-static int hear_jobs(job *jobs, int n_jobs, int terminal)
-{
-  struct pollfd polls[MAX_JOBS];
-  int ended = 0;
-  for (int i = 0; i < n_jobs; i++) {
-    int runs = jobs[i].process && !jobs[i].last.done;
-    polls[i].fd = runs ? jobs[i].pipe_end : -1; /* poll passes over -1 */
-    polls[i].events = POLLIN;
-    polls[i].revents = 0;
-  }
-  if (poll(polls, (nfds_t)n_jobs, -1) < 0 && errno != EINTR) die("poll", strerror(errno));
-  for (int i = 0; i < n_jobs; i++) {
-    if (!polls[i].revents) continue;
-    hear_job(&jobs[i]);
-    ended += jobs[i].last.done;
-    if (!terminal) show_one(&jobs[i]);
-  }
-  return ended;
-}
-
-static void run_jobs(job *jobs, int n_jobs, int at_a_time)
-{
-  int terminal = isatty(STDERR_FILENO), started = 0, ended = 0;
-  if (terminal) show_all(jobs, n_jobs, 0);
-  while (ended < n_jobs) {
-    while (started < n_jobs && started - ended < at_a_time) start_job(&jobs[started++]);
-    ended += hear_jobs(jobs, n_jobs, terminal);
-    if (terminal) show_all(jobs, n_jobs, 1);
-  }
+  arms *a = &list->processes;
+  int more = 1;
+  a->quiet = 5;
+  a->run = list;
+  a->work = work_job;
+  a->hear = hear_job;
+  a->line = show_job;
+  while (more > 0) more = arms_step(a, (int)list->o->jobs);
+  if (more < 0) die("no process, or none that speaks", strerror(errno));
 }
 
 /* ==== what the arms are ==== */
-
-static int listed(const char *list, const char *name)
-{
-  size_t n = strlen(name);
-  if (!list) return 1;
-  for (const char *at = list; at; at = strchr(at, ',')) {
-    if (*at == ',') at++;
-    if (strncmp(at, name, n) == 0 && (at[n] == ',' || at[n] == 0)) return 1;
-  }
-  return 0;
-}
 
 /* a model and the text it is shown */
 typedef struct source {
@@ -511,15 +408,9 @@ typedef struct source {
   const question *ask;
 } source;
 
-typedef struct job_list {
-  const options *o;
-  job jobs[MAX_JOBS];
-  int n;
-} job_list;
-
 static job *add_job(job_list *list, const source *s, const char *name, longctx_desc desc)
 {
-  job *j = &list->jobs[list->n++];
+  job *j = &list->jobs[list->processes.n++];
   j->a.name = name;
   j->a.m = s->m;
   j->a.desc = desc;
@@ -583,13 +474,10 @@ static int *read_text(const options *o, int vocab_size, int64_t *tokens)
   tokenizer t;
   engine_error error;
   char had[32], asked[32];
-  size_t n_bytes, n;
+  size_t n;
   if (tokenizer_load(&t, o->tokenizer, vocab_size, &error)) die(o->tokenizer, error.text);
-  unsigned char *bytes = file_read(o->text, &n_bytes, &error);
-  if (!bytes) die(o->text, error.text);
-  int *text = tokenizer_encode(&t, (char *)bytes, n_bytes, &n, &error);
+  int *text = tokenizer_encode_file(&t, o->text, &n, &error);
   if (!text) die(o->text, error.text);
-  free(bytes);
   tokenizer_free(&t);
   if (n < 2) die("the text is empty", o->text);
   *tokens = o->tokens;
@@ -606,17 +494,13 @@ static int *read_text(const options *o, int vocab_size, int64_t *tokens)
 static int *recall_text(int64_t tokens, int vocab_size, question *ask)
 {
   static grammar g;
-  tokenizer t;
   engine_error error;
   uint64_t seed = 1;
   int key[N_DIGITS];
   int64_t n = 0;
   int *text = malloc(((size_t)tokens + 1 + 5 * MOST_FORM) * sizeof *text);
   if (!text) die("no memory", "");
-  if (tokenizer_load(&t, "examples/models/recall.tok", vocab_size, &error))
-    die("examples/models/recall.tok", error.text);
-  if (grammar_make(&g, &t)) die("examples/models/recall.tok", "a word of the texts is missing");
-  tokenizer_free(&t);
+  if (grammar_load(&g, vocab_size, &error)) die("examples/models/recall.tok", error.text);
 
   ask->n = say(&g, &g.ask_key, NULL, &seed, ask->token);
   for (int i = 0; i < N_DIGITS; i++) {
@@ -726,7 +610,7 @@ static void print_csv(const job_list *list)
   int recall = list->o->recall;
   printf("arm,tokens,kv_bytes,peak_rss,tps_first,tps_last,ppl_first,ppl_last%s\n",
          recall ? ",asked,recalled" : "");
-  for (int i = 0; i < list->n; i++) {
+  for (int i = 0; i < list->processes.n; i++) {
     const result *r = &list->jobs[i].last.result;
     printf("%s,%lld,%lld,%lld,%.1f,%.1f,%.4f,%.4f", list->jobs[i].a.name, (long long)r->tokens,
            (long long)r->kv_bytes, (long long)r->peak_rss, r->tps_first, r->tps_last,
@@ -740,13 +624,14 @@ static void print_csv(const job_list *list)
 static void print_result(const job_list *list, int n_arms, int64_t tokens)
 {
   const job *jobs = list->jobs;
+  int n_controls = list->processes.n - n_arms;
   printf("\n");
-  if (list->n > n_arms) {
+  if (n_controls > 0) {
     printf("The cause: the control model learnt the same kind of text from windows that began "
            "anywhere in it,\nnever with a text start in their first slot. Nothing taught it to "
            "rest its attention there, so a plain\nwindow should cost it nothing and sinks should "
            "gain it nothing:\n");
-    print_table(jobs + n_arms, list->n - n_arms, 0);
+    print_table(jobs + n_arms, n_controls, 0);
     printf("\n");
   }
   for (int i = 0; i < n_arms; i++)
@@ -778,7 +663,7 @@ int main(int argc, char **argv)
   list.o = &o;
   add_plain(&list, &s);
   if (o.recall) add_recall(&list);
-  int n_arms = list.n;
+  int n_arms = list.processes.n;
   if (n_arms == 0) die("no such arm", o.arms);
   if (o.control) {
     load_model(&control, o.control);
@@ -787,8 +672,8 @@ int main(int argc, char **argv)
     add_control(&list, &s);
   }
 
-  run_jobs(list.jobs, list.n, (int)o.jobs);
-  for (int i = 0; i < list.n; i++) failed += list.jobs[i].last.failed;
+  run_jobs(&list);
+  for (int i = 0; i < list.processes.n; i++) failed += list.jobs[i].last.failed;
   if (failed == 0 && o.csv) print_csv(&list);
   if (failed == 0 && !o.csv) print_result(&list, n_arms, s.tokens);
 

@@ -140,6 +140,16 @@ static int grammar_make(grammar *g, const tokenizer *t)
   return bad;
 }
 
+/* The same with the shipped tokenizer of models with vocab_size tokens. Returns 0, or -1 and why. */
+static int grammar_load(grammar *g, int vocab_size, engine_error *error)
+{
+  tokenizer t;
+  if (tokenizer_load(&t, "examples/models/recall.tok", vocab_size, error)) return -1;
+  int bad = grammar_make(g, &t);
+  tokenizer_free(&t);
+  return bad ? engine_fail(error, "a word of the texts is missing") : 0;
+}
+
 /* splitmix64: 0 to n - 1 */
 static int random_below(uint64_t *seed, int n)
 {

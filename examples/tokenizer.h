@@ -59,6 +59,10 @@ void tokenizer_free(tokenizer *t);
 int *tokenizer_encode(const tokenizer *t, const char *text, size_t n, size_t *n_tokens,
                       engine_error *error);
 
+/* The same of a file's text, or of standard input where path is "-". */
+int *tokenizer_encode_file(const tokenizer *t, const char *path, size_t *n_tokens,
+                           engine_error *error);
+
 /* The piece of that very name, controls too ("<|im_start|>"), or -1. It looks through all. */
 int tokenizer_named(const tokenizer *t, const char *name);
 
@@ -644,6 +648,16 @@ int *tokenizer_encode(const tokenizer *t, const char *bytes, size_t n, size_t *n
                            (unsigned long long)n);
   free(text.symbols);
   free(text.heap);
+  return tokens;
+}
+
+int *tokenizer_encode_file(const tokenizer *t, const char *path, size_t *n_tokens,
+                           engine_error *error)
+{
+  size_t n;
+  unsigned char *bytes = file_read(path, &n, error);
+  int *tokens = bytes ? tokenizer_encode(t, (char *)bytes, n, n_tokens, error) : NULL;
+  free(bytes);
   return tokens;
 }
 

@@ -65,13 +65,12 @@ int main(int argc, char **argv)
   tokenizer t;
   engine e;
   engine_error error;
-  size_t size, n_ids = 0;
+  size_t n_ids = 0;
   if (argc != 6) die("usage", "gguf_dump MODEL TEXT TOKENS CHUNK OUT");
   int n = atoi(argv[3]), chunk = atoi(argv[4]);
   if (model_load(&m, argv[1], &error)) die(argv[1], error.text);
   if (tokenizer_load(&t, argv[1], m.vocab_size, &error)) die(argv[1], error.text);
-  unsigned char *text = file_read(argv[2], &size, &error);
-  int *ids = text ? tokenizer_encode(&t, (char *)text, size, &n_ids, &error) : NULL;
+  int *ids = tokenizer_encode_file(&t, argv[2], &n_ids, &error);
   if (!ids) die(argv[2], error.text);
   if (n < 1 || (size_t)n > n_ids || chunk < 1) die("TOKENS, CHUNK", "out of range");
   float *logits = malloc((size_t)n * (size_t)m.vocab_size * sizeof *logits);
