@@ -218,9 +218,9 @@ enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
 /* X(name, value, what happened and what to do) */
 #define LONGCTX_ERRORS(X)                                                                        \
   X(OK, 0, "no error")                                                                           \
-  X(E_ARG, -1, "bad argument: a null or unaligned pointer, a layer out of range or without what " \
-               "the call is for, a batch above room, or a context onto itself")                  \
-  X(E_DESC, -2, "bad desc: longctx_check names the field")                                       \
+  X(E_ARG, -1, "bad argument: a null or unaligned pointer, a number or layer out of range, a "   \
+               "layer without what the call is for, a batch above room, or overlapping blocks")  \
+  X(E_DESC, -2, "bad desc: longctx_check names the field; or one whose memories do not add")     \
   X(E_SPACE, -3, "memory too small: provide longctx_size bytes")                                 \
   X(E_ORDER, -4, "call out of order: see ORDER OF CALLS in longctx.h")                           \
   X(E_FORMAT, -5, "not a longctx state of this machine, or a damaged one")                       \
@@ -255,22 +255,23 @@ typedef struct longctx_desc {
   int window;                        /* keys a query sees, itself included, 1 to 2^30            */
   int head_dim_v;                    /* of values, 1 to 576; 0 = head_dim                        */
   int sinks;                         /* first tokens kept for ever, 0 to 2^30                    */
-  int block;                         /* the window moves by this many tokens; 0 = 1 (sliding)    */
-  int max_batch;                     /* most rows in an attend, drafts included, to 2^20; 0 = 1  */
+  int block;                         /* the window moves by so many, divides it; 0 = 1 (sliding) */
+  int max_batch;                     /* most rows in an attend, drafts too, to 2^20; 0 = 1. Times
+                                        n_heads/n_kv_heads to 2^30, feedback_len likewise        */
   int max_threads;                   /* most parts or threads in one attend, to 1024; 0 = 1      */
   int type_k, type_v;                /* LONGCTX_F32, _F16, _BF16, _Q8                            */
   int positions;                     /* LONGCTX_POS_CACHE, _TEXT                                 */
   int rope, rope_dims;               /* LONGCTX_ROPE_*; first dims that rotate, even; 0 = all    */
   double rope_base;                  /* theta, 1 to 1e18; 0 = 10000                              */
-  float rope_mscale;                 /* multiplies cos and sin (YaRN, LongRoPE), to 16; 0 = 1    */
+  float rope_mscale;                 /* of cos and sin (YaRN, LongRoPE), 1e-6 to 16; 0 = 1       */
   const double *rope_freqs;          /* [rope_dims/2] radians a token, to 1e6, copied; or NULL   */
   float scale;                       /* of q.k, within +-1e6; 0 = 1/sqrt(head_dim)               */
   float softcap;                     /* c: score = c*tanh(score/c), 1e-3 to 1e6; 0 = none        */
   float alibi_max_bias;              /* 8 for MPT, BLOOM; to 64; 0 = no ALiBi                    */
   int memory;                        /* LONGCTX_MEMORY_*: of what left the window; needs a block */
   int memory_first;                  /* LONGCTX_FIRST_*: while it is empty                       */
-  int feedback_len;                  /* rows F that every token sees, at most block; 0 = none    */
-  int feedback_dim;                  /* floats of a row as you keep it; 0 = n_heads*head_dim     */
+  int feedback_len;                  /* rows F that each token sees, to block, 65536; 0 = none   */
+  int feedback_dim;                  /* floats of a row, to 2^26; 0 = n_heads*head_dim           */
   const longctx_layer *layers;       /* [n_layers], copied; NULL = all alike. The desc's own must
                                         be sound, too                                            */
 } longctx_desc;
@@ -280,7 +281,7 @@ typedef struct longctx_sizes {
   size_t memory;   /* M, z and what is on its way to them, of all layers that remember           */
   size_t feedback; /* rows, their queries, keys and values, of all layers that have them         */
   size_t scratch;  /* working space, never saved                                                 */
-  size_t state;    /* all but the scratch                                                        */
+  size_t state;    /* all but the scratch; longctx_state_size is what a file takes               */
   size_t total;    /* longctx_size()                                                             */
 } longctx_sizes;
 
@@ -313,7 +314,7 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error);
 LONGCTX_API void longctx_reset(longctx *);
 /* A fork: `mem` becomes a context, (longctx *)mem, with src's desc, tokens, sink logits and gates;
    an open batch is not carried. It takes longctx_size of src's desc; what was in `mem` is lost, but
-   E_ARG (mem is src) and E_SPACE change nothing. */
+   E_ARG (the two overlap) and E_SPACE change nothing. */
 LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *);
 /* Where a context starts counting, 0 to 2^62, with memory or feedback a multiple of the block;
    E_ORDER unless it is empty: no token, not in an open batch either, and no feedback set. */
@@ -331,9 +332,10 @@ LONGCTX_API int longctx_room(const longctx *);
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
 /* The caller's own threads: call it once for each part 0 <= part < n_parts, all arguments alike,
-   in any order or at once; a part beyond the useful number does nothing. Then, once, join, before
-   another layer is attended: that forgets parts that wait. Until then `out` and the layer's open
-   batch are unspecified; a layer whose parts were not joined has no batch. */
+   in any order or at once; a part beyond the useful number does nothing. Then, once, join with the
+   same layer, n and out, before another layer is attended: that forgets parts that wait. E_ORDER
+   while a part is missing; who calls one again calls all again. Until join `out` is unspecified,
+   and from parts that write to join the layer has no batch. */
 LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q, const float *k,
                                     const float *v, float *out, int part, int n_parts);
 LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
@@ -617,6 +619,7 @@ on regardless."
 #define LCX_MAX 3.40282347e38f
 #define LCX_INFINITY lcx_float(0x7f800000u)
 #define LCX_MASKED (-3e38f)          /* score of a key that a row does not see */
+#define LCX_KEY (32 * LCX_BIG)       /* what no rotation, by mscale 16 at most, makes of LCX_BIG */
 #define LCX_NOTHING (-1e30f)         /* maximum of a row that has seen nothing yet */
 #define LCX_LOG2E 1.4426950408889634
 #define LCX_STRIP 16                 /* columns of M, tokens and rows that memory takes at once */
@@ -2526,8 +2529,8 @@ typedef struct lcx_layer {
   uint64_t logits; /* float [n_heads], base 2 */
   uint64_t ring[3], head[3]; /* window, sinks, feedback: first head's tiles; bytes per KV head */
   uint64_t remembered;       /* first KV head's memory; they follow one another */
-  uint64_t fed;              /* feedback: rows [F][feedback_dim], queries [F][heads][head_dim] */
-  int32_t memory, feedback;  /* feedback: rows that its tokens see */
+  uint64_t fed_at;           /* feedback: rows [F][feedback_dim], queries [F][heads][head_dim] */
+  int32_t memory, fed_rows;  /* a rule; feedback rows that its tokens see */
   lcx_store store[3];
 } lcx_layer;
 
@@ -2539,9 +2542,9 @@ typedef struct lcx_live {
 } lcx_live;
 
 typedef struct lcx_plan {
-  uint64_t layers, live, slopes, scratch, partials, list; /* offsets */
+  uint64_t layers, live, slopes, scratch, partials, list; /* offsets; list: of get_desc's layers */
   uint64_t work, partial; /* bytes for one part; floats of one partial result */
-  uint64_t window, memory, feedback, total;
+  uint64_t window, memory, feedback, total; /* bytes of each kind, and of the block */
   uint64_t gates;   /* float [n_layers][n_heads], if a layer remembers */
   int32_t segments; /* most that one batch can see, sinks, feedback, memory included */
   int32_t rows;     /* most rows in one pass */
@@ -2583,6 +2586,7 @@ static void lcx_wish_layer_from(const longctx_layer *l, int head_dim, lcx_wish_l
   if (w->rope_base == 0) w->rope_base = 10000;
   if (!(lcx_bits(w->rope_mscale) << 1)) w->rope_mscale = 1;
   if (!(lcx_bits(w->scale) << 1)) w->scale = (float)(1.0 / lcx_sqrt(head_dim));
+  if (!(lcx_bits(w->softcap) << 1)) w->softcap = 0; /* not -0: descs are compared by bytes */
   w->n_freqs = l->rope_freqs ? w->rope_dims / 2 : 0;
 }
 
@@ -2596,6 +2600,7 @@ static void lcx_wish_from(const longctx_desc *d, lcx_wish *w)
   w->has_layers = d->layers != NULL;
   if (!w->head_dim_v) w->head_dim_v = d->head_dim;
   if (!w->max_batch) w->max_batch = 1;
+  if (!(lcx_bits(w->alibi_max_bias) << 1)) w->alibi_max_bias = 0;
   if (d->feedback_len && !d->feedback_dim) /* unsigned: neither was checked yet */
     w->feedback_dim = (int32_t)((uint32_t)d->n_heads * (uint32_t)d->head_dim);
   lcx_wish_layer_from(&base, d->head_dim, &w->base);
@@ -2642,8 +2647,8 @@ static const char *lcx_check_layer(const lcx_wish *w, const lcx_wish_layer *l)
            "rope_dims is negative, odd or above head_dim: give an even number of dims");
   LCX_WANT(lcx_finite_double(l->rope_base) && LCX_IN(l->rope_base, 1, 1e18),
            "rope_base is below 1, above 1e18 or not finite: give theta, 0 means 10000");
-  LCX_WANT(lcx_finite(l->rope_mscale) && l->rope_mscale > 0 && l->rope_mscale <= 16,
-           "rope_mscale is not above 0 and at most 16: give the factor of cos and sin (0 means 1)");
+  LCX_WANT(lcx_finite(l->rope_mscale) && LCX_IN(l->rope_mscale, 1e-6f, 16),
+           "rope_mscale is below 1e-6 or above 16: give the factor of cos and sin (0 means 1)");
   LCX_WANT(lcx_finite(l->scale) && LCX_IN(l->scale, -1e6f, 1e6f),
            "scale is not finite or beyond +-1e6: give q.k's factor (0 means 1/sqrt(head_dim))");
   LCX_WANT(lcx_finite(l->softcap) && LCX_IN(l->softcap, 0, 1e6f),
@@ -2688,11 +2693,11 @@ static const char *lcx_check_wish(const lcx_wish *w)
            "type_v is no type: give LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16 or LONGCTX_Q8");
   LCX_WANT(lcx_finite(w->alibi_max_bias) && LCX_IN(w->alibi_max_bias, 0, 64),
            "alibi_max_bias is negative, above 64 or not finite: 8 is usual, 0 for no ALiBi");
-  LCX_WANT(LCX_IN(w->memory_first, LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO) && w->zero == 0,
+  LCX_WANT(LCX_IN(w->memory_first, LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO),
            "memory_first is no LONGCTX_FIRST_ value: give LONGCTX_FIRST_LOCAL or _ZERO");
   LCX_WANT(LCX_IN(w->feedback_len, 0, 65536) &&
                (int64_t)w->feedback_len * (w->n_heads / w->n_kv_heads) <= 1 << 30,
-           "feedback_len is negative, or too large: give the rows F of a layer, 0 for none");
+           "feedback_len is below 0 or above 65536 (2^30 times n_heads/n_kv_heads): 0 for none");
   LCX_WANT(LCX_IN(w->feedback_dim, w->feedback_len > 0, 1 << 26),
            "feedback_dim is negative or above 2^26: give a row's floats (0: n_heads*head_dim)");
   return NULL;
@@ -2837,16 +2842,17 @@ LCX_OUTLINE void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int 
                                 lcx_cursor *c, lcx_layer *y)
 {
   int fed = l->feedback ? w->feedback_len : 0;
-  /* none is overwritten while it is seen, or may be saved for feedback rows */
+  /* a row outlives each query that sees it; with feedback so does the block before, which a state
+     saved at a block's start holds */
   int64_t rows = (int64_t)l->window + w->max_batch - (fed == 0);
-  /* a tile more: the oldest row seen and the newest one never share a slot, so that no part writes
-     a tile that another part reads */
+  /* with parts one tile more: the oldest row seen and the newest one never share a slot, so that
+     no part writes a tile that another part reads */
   int64_t spare = max_threads > 1;
   int64_t tiles16 = (rows + 15) / 16 + spare, tiles64 = (rows + 63) / 64 + spare;
   int tile = tiles64 * 64 * 8 <= rows * 9 ? 64 : 16;
   int sink_tile = lcx_min(w->sinks, LCX_SPAN);
-  /* nor past its end: lanes over the end of a narrow last panel, or of a short tile's keys, would
-     be another part's; whole panels end exactly, and cover the keys */
+  /* with parts, lanes over the end of a narrow last panel, or of a short tile's keys, must not be
+     the next head's, which another part may write; whole panels end exactly, and cover the keys */
   int gap = spare && w->head_dim_v % LCX_PANEL ? LCX_GUARD : 0;
   int s;
   memset(y, 0, sizeof *y);
@@ -2859,7 +2865,7 @@ LCX_OUTLINE void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int 
   y->source = i;
   y->mscale = l->rope_mscale;
   y->memory = l->memory;
-  y->feedback = fed;
+  y->fed_rows = fed;
   y->scale = (float)((double)l->scale * LCX_LOG2E);
   y->cap = (float)((double)l->softcap * LCX_LOG2E);
   lcx_store_make(&y->store[LCX_WINDOW], w->type_k, w->type_v, w->head_dim, w->head_dim_v, tile,
@@ -2936,7 +2942,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     p->memory += c.at - before;
     before = c.at;
     if (l.feedback && l.kv_from < 0) {
-      y.fed = lcx_take(&c, lcx_fed_floats(w), sizeof(float), 64);
+      y.fed_at = lcx_take(&c, lcx_fed_floats(w), sizeof(float), 64);
       y.ring[LCX_FED] = lcx_take(&c, kv_heads, y.head[LCX_FED], 64);
     }
     p->feedback += c.at - before;
@@ -3106,7 +3112,7 @@ static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t sin
   else last = lc->position - 1;
   r.sinks = since < 0 ? lcx_min64(last + 1 - lc->start, lc->wish.sinks) : 0;
   r.sinks = (r.sinks + LCX_SEGMENT - 1) / LCX_SEGMENT;
-  r.fed = (y->feedback + LCX_SEGMENT - 1) / LCX_SEGMENT;
+  r.fed = (y->fed_rows + LCX_SEGMENT - 1) / LCX_SEGMENT;
   r.from = low / LCX_SEGMENT;
   r.windows = last >= low ? last / LCX_SEGMENT - r.from + 1 : 0;
   return r;
@@ -3267,7 +3273,7 @@ static void lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, 
   w->view[LCX_WINDOW][r] = lcx_view_of(low, t + 1, t);
   w->view[LCX_SINKS][r] = lcx_view_of(0, sinks, stand);
   /* feedback rows stand right before the token's block */
-  w->view[LCX_FED][r] = lcx_view_of(0, y->feedback, t % y->block + y->feedback);
+  w->view[LCX_FED][r] = lcx_view_of(0, y->fed_rows, t % y->block + y->fed_rows);
 }
 
 /* The same of feedback row i, set at `since`. */
@@ -3275,9 +3281,9 @@ static void lcx_look_back(const longctx *lc, const lcx_layer *y, lcx_rows *w, in
                           int i)
 {
   w->view[LCX_WINDOW][r] =
-      lcx_view_of(lcx_max64(since, lcx_after_sinks(lc)), lc->position, since - y->feedback + i);
+      lcx_view_of(lcx_max64(since, lcx_after_sinks(lc)), lc->position, since - y->fed_rows + i);
   w->view[LCX_SINKS][r] = lcx_view_of(0, 0, 0);
-  w->view[LCX_FED][r] = lcx_view_of(0, y->feedback, i);
+  w->view[LCX_FED][r] = lcx_view_of(0, y->fed_rows, i);
 }
 
 /* four 14-bit multipliers of a query as the words read them */
@@ -3456,13 +3462,13 @@ static void lcx_fold_part(const longctx *lc, lcx_rows *w, int n, int part, int p
 {
   const lcx_kernels *kernel = lcx_kernels_of(lc->isa);
   int end = (lc->position + n) % lc->plan.block == 0, i, h, unit = 0;
-  for (i = 0; i < lc->wish.n_layers; ++i) { /* at an end position + n is the next block's */
+  for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
     if (!lcx_keeps_memory(y)) continue;
     for (h = 0; h < lc->wish.n_kv_heads; ++h)
       if (unit++ % parts == part)
         lcx_fold(kernel, lc, i, w, h, lcx_waits(lc, y, lc->position, 0),
-                 lcx_waits(lc, y, end ? lc->position : lc->position + n, end), end);
+                 lcx_waits(lc, y, lc->position + n - end, end), end);
   }
 }
 
@@ -3578,12 +3584,12 @@ static void lcx_recalled_row(const lcx_rows *w, int j, float *to)
    tokens of that block. They see, besides themselves, the tokens from P on: at the block's end all
    of it, before its first token none. So one rule tells what attends whenever they may. */
 
-static int lcx_keeps_feedback(const lcx_layer *y) { return y->feedback && !y->reads; }
+static int lcx_keeps_feedback(const lcx_layer *y) { return y->fed_rows && !y->reads; }
 
 /* A layer's rows [F][feedback_dim] */
 static float *lcx_fed_of(const longctx *lc, const lcx_layer *y)
 {
-  return (float *)(void *)lcx_at(lc, y->fed);
+  return (float *)(void *)lcx_at(lc, y->fed_at);
 }
 
 /* and their queries as they were given, [F][n_heads][head_dim] */
@@ -3632,7 +3638,7 @@ static void lcx_forget_feedback(longctx *lc)
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
     if (!lcx_keeps_feedback(y)) continue;
-    memset(lcx_at(lc, y->fed), 0, lcx_fed_bytes(lc));
+    memset(lcx_at(lc, y->fed_at), 0, lcx_fed_bytes(lc));
     memset(lcx_at(lc, y->ring[LCX_FED]), 0, (size_t)y->head[LCX_FED] * (size_t)lc->wish.n_kv_heads);
   }
   lcx_become_due(lc);
@@ -3772,31 +3778,36 @@ static void lcx_drop_batch(longctx *lc)
   lcx_drop_tickets(lc);
 }
 
+/* A block that came from elsewhere: no batch is open, and nothing of its scratch counts. */
+static void lcx_fresh(longctx *lc)
+{
+  memset(lcx_at(lc, lc->plan.scratch), 0, (size_t)(lc->plan.total - lc->plan.scratch));
+  lcx_drop_batch(lc);
+}
+
 LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d)
 {
   longctx *lc = (longctx *)mem;
+  lcx_origin o = {d, NULL};
   lcx_wish w;
+  lcx_wish_layer l;
   lcx_plan p;
-  unsigned char *to;
+  const double *f;
+  unsigned char *to, *table;
   int i, end;
   if (!mem || !lcx_aligned(mem) || lcx_resolve(d, &w, &p) || bytes < p.total) return NULL;
   memset(mem, 0, (size_t)p.total);
   lcx_label(lc);
   lc->wish = w;
-  to = (unsigned char *)mem + offsetof(struct longctx, wish) + sizeof w;
   end = d->layers ? w.n_layers : 0;
-  for (i = 0; i < end; ++i, to += sizeof(lcx_wish_layer)) {
-    lcx_wish_layer l;
-    lcx_wish_layer_from(&d->layers[i], w.head_dim, &l);
-    memcpy(to, &l, sizeof l);
-  }
+  to = (unsigned char *)mem + offsetof(struct longctx, wish) + sizeof w;
+  table = to + (size_t)end * sizeof l;
   for (i = -1; i < end; ++i) {
-    const double *f = i < 0 ? d->rope_freqs : d->layers[i].rope_freqs;
-    lcx_origin o = {d, NULL};
-    lcx_wish_layer l;
     lcx_wish_layer_at(&o, &w, i, &l);
-    if (l.n_freqs) memcpy(to, f, (size_t)l.n_freqs * sizeof(double));
-    to += (size_t)l.n_freqs * sizeof(double);
+    if (i >= 0) memcpy(to + (size_t)i * sizeof l, &l, sizeof l);
+    f = i < 0 ? d->rope_freqs : d->layers[i].rope_freqs;
+    if (l.n_freqs) memcpy(table, f, (size_t)l.n_freqs * sizeof *f);
+    table += (size_t)l.n_freqs * sizeof *f;
   }
   lcx_derive(lc, lcx_threads(d));
   return lc;
@@ -3806,7 +3817,7 @@ LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d
 static int lcx_resolved(const lcx_wish *w, const lcx_wish_layer *l)
 {
   int rotates = l->rope != LONGCTX_ROPE_NONE && w->head_dim > 1;
-  return (l->rope_dims > 0) == rotates && lcx_bits(l->scale) << 1;
+  return (l->rope_dims > 0) == rotates && lcx_bits(l->scale) << 1 && !(lcx_bits(l->softcap) >> 31);
 }
 
 /* Is the wish in a block of `bytes` sound? 0, or a code; *p becomes its plan. */
@@ -3817,7 +3828,7 @@ static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lc
   uint64_t need = 0, at = 0, room = bytes - offsetof(struct longctx, wish);
   int i;
   o.wish = (const unsigned char *)w;
-  if (lcx_check_wish(w) || w->has_layers < 0 || w->has_layers > 1) return LONGCTX_E_FORMAT;
+  if (lcx_check_wish(w) || !LCX_IN(w->has_layers, 0, 1) || w->zero) return LONGCTX_E_FORMAT;
   if (w->has_layers && (uint64_t)w->n_layers * sizeof(lcx_wish_layer) > room - sizeof *w)
     return LONGCTX_E_SPACE;
   if (w->has_layers && /* whole layers must lie in the wish before they are looked at */
@@ -3826,6 +3837,7 @@ static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lc
     return LONGCTX_E_FORMAT;
   if (lcx_check_all(&o, w, &need) || need != (uint64_t)w->bytes) return LONGCTX_E_FORMAT;
   if (w->base.feedback != (w->feedback_len > 0 && !w->has_layers)) return LONGCTX_E_FORMAT;
+  if (lcx_bits(w->alibi_max_bias) >> 31) return LONGCTX_E_FORMAT; /* -0 is no desc's */
   if (need > room) return LONGCTX_E_SPACE;
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
     lcx_wish_layer l;
@@ -3848,8 +3860,7 @@ static int lcx_sound_start(const lcx_plan *p, int64_t start)
   return p->block == 0 || start % p->block == 0;
 }
 
-/* What could have been stored is finite, a key no larger than a rotation makes of LCX_BIG, and no
-   scale negative. */
+/* Could this have been stored? */
 static int lcx_sound_number(int type, float least, float most, const unsigned char *p)
 {
   uint16_t h;
@@ -3863,13 +3874,6 @@ static int lcx_sound_number(int type, float least, float most, const unsigned ch
   }
   return lcx_finite(x) && LCX_IN(x, least, most);
 }
-
-static int lcx_sound_logit(float logit)
-{
-  return lcx_finite(logit) && LCX_IN(logit, LCX_NOTHING, -LCX_NOTHING);
-}
-
-static int lcx_sound_gate(float gate) { return lcx_finite(gate) && LCX_IN(gate, 0, 1); }
 
 /* ---- a state on its way -------------------------------------------------------------------- */
 
@@ -3971,6 +3975,16 @@ static void lcx_stream_number(lcx_stream *s, int type, float least, float most, 
   if (s->mode == LCX_READ && !s->error) memcpy(p, e, n);
 }
 
+/* A flag, 1 where it must be set, out of, into or past the block; what it is. */
+static int32_t lcx_stream_flag(lcx_stream *s, int must, int32_t *flag)
+{
+  int32_t x = *flag;
+  lcx_stream_bytes(s, &x, sizeof x);
+  if (!s->error && !LCX_IN(x, must, 1)) s->error = LONGCTX_E_FORMAT;
+  if (s->mode == LCX_READ && !s->error) *flag = x;
+  return x;
+}
+
 /* Bytes that may be anything. */
 static void lcx_stream_any(lcx_stream *s, void *p, size_t n)
 {
@@ -3983,14 +3997,15 @@ static void lcx_stream_any(lcx_stream *s, void *p, size_t n)
   if (s->mode != LCX_VERIFY) lcx_stream_bytes(s, p, n);
 }
 
+/* A row of a cache: finite, keys small enough for a score above LCX_NOTHING, no scale negative. */
 static void lcx_stream_row(lcx_stream *s, const lcx_store *st, unsigned char *tile, int token)
 {
   unsigned char *scale_k = tile + st->scale_k + 4 * token;
   unsigned char *scale_v = tile + st->scale_v + 4 * token;
   int d;
   for (d = 0; d < st->head_dim; ++d)
-    lcx_stream_number(s, st->type_k, -64 * LCX_BIG, 64 * LCX_BIG, tile + lcx_key_at(st, d, token));
-  if (st->type_k == LONGCTX_Q8) lcx_stream_number(s, LONGCTX_F32, 0, LCX_BIG, scale_k);
+    lcx_stream_number(s, st->type_k, -LCX_KEY, LCX_KEY, tile + lcx_key_at(st, d, token));
+  if (st->type_k == LONGCTX_Q8) lcx_stream_number(s, LONGCTX_F32, 0, LCX_KEY / 128, scale_k);
   for (d = 0; d < st->head_dim_v; ++d)
     lcx_stream_number(s, st->type_v, -LCX_MAX, LCX_MAX, tile + st->val + lcx_val_at(st, token, d));
   if (st->type_v == LONGCTX_Q8) lcx_stream_number(s, LONGCTX_F32, 0, LCX_MAX, scale_v);
@@ -4029,14 +4044,11 @@ static void lcx_stream_feedback(const longctx *lc, lcx_stream *s, int i, int64_t
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
   const lcx_store *st = &y->store[LCX_FED];
-  int32_t given = lcx_live_of(lc, i)->given;
   int h, x;
-  lcx_stream_bytes(s, &given, sizeof given);
-  if (!s->error && (given > 1 || given < (position % y->block != 0))) s->error = LONGCTX_E_FORMAT;
-  if (s->mode == LCX_READ && !s->error) lcx_live_of(lc, i)->given = given;
+  lcx_stream_flag(s, position % y->block != 0, &lcx_live_of(lc, i)->given);
   lcx_stream_any(s, lcx_fed_of(lc, y), lcx_fed_bytes(lc));
   for (h = 0; h < lc->wish.n_kv_heads; ++h)
-    for (x = 0; x < y->feedback && !s->error; ++x)
+    for (x = 0; x < y->fed_rows && !s->error; ++x)
       lcx_stream_row(s, st, lcx_ring_of(lc, y, LCX_FED, h) + lcx_tile_at(st, x), x % st->tile);
 }
 
@@ -4045,23 +4057,12 @@ static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int6
 {
   int i, h, which;
   for (i = 0; i < lc->wish.n_layers && !s->error; ++i) {
-    int32_t has = lcx_live_of(lc, i)->has_logits;
+    float most = lcx_stream_flag(s, 0, &lcx_live_of(lc, i)->has_logits) ? -LCX_NOTHING : 0;
     int n;
-    lcx_stream_bytes(s, &has, sizeof has);
-    if (has != 0 && has != 1) s->error = LONGCTX_E_FORMAT;
-    if (s->mode == LCX_READ && !s->error) lcx_live_of(lc, i)->has_logits = has;
-    for (n = 0; n < lc->wish.n_heads && !s->error; ++n) {
-      float logit = has ? lcx_logits_of(lc, i)[n] : 0;
-      lcx_stream_bytes(s, &logit, sizeof logit);
-      if (!s->error && !lcx_sound_logit(logit)) s->error = LONGCTX_E_FORMAT;
-      if (s->mode == LCX_READ && !s->error) lcx_logits_of(lc, i)[n] = logit;
-    }
-    for (n = 0; n < lc->wish.n_heads && lcx_layer_of(lc, i)->memory && !s->error; ++n) {
-      float gate = lcx_gates_of(lc, i)[n];
-      lcx_stream_bytes(s, &gate, sizeof gate);
-      if (!s->error && !lcx_sound_gate(gate)) s->error = LONGCTX_E_FORMAT;
-      if (s->mode == LCX_READ && !s->error) lcx_gates_of(lc, i)[n] = gate;
-    }
+    for (n = 0; n < lc->wish.n_heads && !s->error; ++n)
+      lcx_stream_number(s, LONGCTX_F32, -most, most, (unsigned char *)(lcx_logits_of(lc, i) + n));
+    for (n = 0; n < lc->wish.n_heads && lcx_layer_of(lc, i)->memory && !s->error; ++n)
+      lcx_stream_number(s, LONGCTX_F32, 0, 1, (unsigned char *)(lcx_gates_of(lc, i) + n));
   }
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
@@ -4093,7 +4094,7 @@ static uint64_t lcx_state_bytes(const longctx *lc, int64_t start, int64_t positi
            (uint64_t)(lc->wish.head_dim_v + 1) * sizeof(float);
     if (lcx_keeps_feedback(y))
       n += sizeof(int32_t) + lcx_fed_bytes(lc) +
-           (uint64_t)y->feedback * (uint64_t)lc->wish.n_kv_heads *
+           (uint64_t)y->fed_rows * (uint64_t)lc->wish.n_kv_heads *
                lcx_row_bytes(&y->store[LCX_FED]);
     for (which = LCX_WINDOW; which <= LCX_SINKS && !y->reads; ++which) {
       int64_t from, to;
@@ -4131,15 +4132,14 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
     return lcx_give(lc, LONGCTX_E_FORMAT, error);
   lcx_derive(lc, lc->max_threads); /* never trusted, always the same for the same wish */
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (!LCX_IN(lcx_live_of(lc, i)->has_logits, 0, 1) ||
-        (lcx_live_of(lc, i)->given && !lcx_keeps_feedback(lcx_layer_of(lc, i))))
+    if ((lcx_live_of(lc, i)->given && !lcx_keeps_feedback(lcx_layer_of(lc, i))) ||
+        lcx_live_of(lc, i)->zero)
       return lcx_give(lc, LONGCTX_E_FORMAT, error);
   memset(&s, 0, sizeof s);
   s.mode = LCX_INSPECT;
   lcx_stream_all(lc, &s, lc->start, lc->position);
   if (s.error) return lcx_give(lc, s.error, error);
-  lcx_drop_batch(lc);
-  memset(lcx_at(lc, lc->plan.scratch), 0, (size_t)(lc->plan.total - lc->plan.scratch));
+  lcx_fresh(lc);
   return lcx_give(lc, LONGCTX_OK, error);
 }
 
@@ -4154,11 +4154,12 @@ LONGCTX_API void longctx_reset(longctx *lc)
 
 LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *lc)
 {
-  if (!mem || !lc || mem == (const void *)lc || !lcx_aligned(mem)) return LONGCTX_E_ARG;
+  uintptr_t to = (uintptr_t)mem, from = (uintptr_t)lc;
+  if (!mem || !lc || !lcx_aligned(mem)) return LONGCTX_E_ARG;
+  if ((to > from ? to - from : from - to) < lc->plan.total) return LONGCTX_E_ARG;
   if (bytes < lc->plan.total) return LONGCTX_E_SPACE;
   memcpy(mem, lc, (size_t)lc->plan.scratch);
-  memset((unsigned char *)mem + lc->plan.scratch, 0, (size_t)(lc->plan.total - lc->plan.scratch));
-  lcx_drop_batch((longctx *)mem);
+  lcx_fresh((longctx *)mem);
   return LONGCTX_OK;
 }
 
@@ -4272,7 +4273,8 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
   if (!s.error) s.error = lcx_sound_wish(lc, bytes, 1, &p);
   if (s.error == LONGCTX_E_SPACE) { /* too little memory, or a damaged number that asks for more? */
     s.error = 0;
-    s.error = lcx_read_hash(&s) ? LONGCTX_E_FORMAT : LONGCTX_E_SPACE;
+    code = lcx_read_hash(&s);
+    s.error = code ? code : LONGCTX_E_SPACE;
   }
   if (s.error) return lcx_give(lc, s.error, error);
   memset((unsigned char *)mem + offsetof(struct longctx, wish) + (size_t)lc->wish.bytes, 0,
@@ -4521,8 +4523,8 @@ static float lcx_sum_of(const float *lane)
   return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
-/* int8's scales are read all at once, behind what they scale: none may be waited for. Inline, or gcc
-   12 drops it as without effect. */
+/* int8's scales are read all at once, behind what they scale: none may be waited for. Inline, or
+   gcc 12 drops it as without effect. */
 LCX_INLINE void lcx_fetch_scales(const lcx_store *st, const lcx_span *sp)
 {
   int g;
@@ -4955,6 +4957,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_IN_TURN
 #undef LCX_ISAS
 #undef LCX_KEEP
+#undef LCX_KEY
 #undef LCX_LAYER_FIELDS
 #undef LCX_LOG2E
 #undef LCX_MAGIC
@@ -4996,8 +4999,11 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.5  int8's scales are fetched early: a sixth less time over keys that lie in no cache. No bit
-            changed.
+     1.1.5  int8's scales are fetched early: a sixth less time over keys that lie in no cache; no
+            bit changed. Refused: an int8 scale by which scores fell below what an empty row has,
+            sink logits where a state says there are none, a copy onto a block that overlaps,
+            rope_mscale below 1e-6 (memory stayed empty unseen). Load with too little memory says
+            E_IO where reading failed. A softcap of -0 is 0.
      1.1.4  Faster: int8 with one query head to a KV head (hardware fetches its stream, we no longer
             do), float16 through SSE2 and WASM. What is fetched early wraps with the ring, it ran
             past its end. No frame above 512 bytes at gcc 12 -O2. No bit changed.

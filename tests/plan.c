@@ -262,6 +262,7 @@ static void test_bad_numbers(void)
   REFUSE(rope_mscale, (double)NAN);
   REFUSE(rope_mscale, (double)INFINITY);
   REFUSE(rope_mscale, 16.01f);
+  REFUSE(rope_mscale, 0.99e-6f);
   REFUSE(rope_freqs, bad);
   REFUSE(rope_freqs, above);
   REFUSE(rope_freqs, below);
@@ -389,6 +390,7 @@ static void test_good_edges(void)
   ACCEPT(rope_base, 1.0);                              /* the bounds themselves                  */
   ACCEPT(rope_base, 1e18);
   ACCEPT(rope_mscale, 1.25);
+  ACCEPT(rope_mscale, 1.01e-6f);
   ACCEPT(rope_mscale, 16.0f);
   ACCEPT(rope_freqs, freqs);
   ACCEPT(rope_freqs, bounds);

@@ -207,6 +207,28 @@ static void test_copy(const longctx_desc *d, const text *x)
   free(out);
 }
 
+/* A copy that would lie on its source is refused, and one right beside it is not. */
+static void test_copy_overlapping(const longctx_desc *d, const text *x)
+{
+  size_t bytes = (longctx_size(d) + 63) / 64 * 64;
+  unsigned char *memory = (unsigned char *)t_memory(3 * bytes);
+  longctx *lc = run_new(d, x, 17, 1), *middle = (longctx *)(void *)(memory + bytes);
+  CHECK_EQ(longctx_copy(middle, bytes, lc), LONGCTX_OK);
+  t_case("copies that overlap");
+  CHECK_EQ(longctx_copy(memory + bytes + 64, bytes, middle), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_copy(memory + bytes - 64, bytes, middle), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_copy(memory + 2 * bytes - 64, bytes, middle), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_copy(memory + 64, bytes, middle), LONGCTX_E_ARG);
+  t_bad_input("a copy that overlaps");
+  same_states(middle, lc);
+  CHECK_EQ(longctx_copy(memory, bytes, middle), LONGCTX_OK);
+  CHECK_EQ(longctx_copy(memory + 2 * bytes, bytes, middle), LONGCTX_OK);
+  same_states((longctx *)(void *)memory, lc);
+  same_states((longctx *)(void *)(memory + 2 * bytes), lc);
+  free(memory);
+  free(lc);
+}
+
 static void test_move(const longctx_desc *d, const text *x)
 {
   size_t bytes = longctx_size(d);
@@ -797,6 +819,11 @@ static void test_disk(const longctx_desc *d, const text *x)
     CHECK((loaded == NULL) == (room < n));
     CHECK_EQ(error, room < n ? LONGCTX_E_IO : LONGCTX_OK);
     fclose(file);
+    k.at = 0;                                          /* nor can it tell how much it wanted     */
+    file = disk_open(&k);
+    CHECK(longctx_load(mem, bytes / 2, file, &error) == NULL);
+    CHECK_EQ(error, room < n ? LONGCTX_E_IO : LONGCTX_E_SPACE);
+    fclose(file);
     if (room == n) break;
     k.at = 0;
     file = disk_open(&k);
@@ -951,7 +978,8 @@ static void refuse_number(const longctx_desc *d, const text *x, const unsigned c
   t_bad_input("%g in a state's memory or gates", (double)with);
 }
 
-/* An int8 row's scale is its largest number by 127: no tokens make it negative. */
+/* An int8 row's scale is its largest number by 127: no tokens make it negative, or so large that
+   scores fall below the maximum of a row that has seen nothing. */
 static void test_hostile_scale(const longctx_desc *d, const text *x)
 {
   longctx *lc = run_new(d, x, 20, 1), *again;
@@ -965,6 +993,7 @@ static void test_hostile_scale(const longctx_desc *d, const text *x)
   t_case("hostile scale");
   CHECK(scale > 0 && scale < 1);
   refuse_number(d, x, state, n, at, -scale);
+  refuse_number(d, x, state, n, at, 1e12f);
   memcpy(block, lc, bytes);
   again = (longctx *)(void *)block;
   at = lcx_tile_at(st, 19) + st->scale_k + 19 % (size_t)st->tile * 4;
@@ -975,6 +1004,31 @@ static void test_hostile_scale(const longctx_desc *d, const text *x)
   CHECK(longctx_open(block, bytes, &error) == NULL);
   CHECK_EQ(error, LONGCTX_E_FORMAT);
   t_bad_input("hostile scale in a block");
+  free(block);
+  free(state);
+  free(lc);
+}
+
+/* Where there are no sink logits, none may stand: one state has one file. */
+static void test_hostile_logits(const longctx_desc *d, const text *x)
+{
+  longctx *lc = t_new(d), *again;
+  size_t n, bytes = longctx_size(d);
+  unsigned char *state = t_state(lc, &n), *block = (unsigned char *)t_memory(bytes);
+  int error = 99, k;
+  refuse_number(d, x, state, n, sizeof(lcx_file_head) + (size_t)lc->wish.bytes + 8, 3.0f);
+  for (k = 0; k < 4; k++) {
+    memcpy(block, lc, bytes);
+    again = (longctx *)(void *)block;
+    t_case("hostile live part of a layer, %d", k);
+    if (k == 0) lcx_logits_of(again, 0)[1] = 3.0f;
+    if (k == 1) lcx_live_of(again, 1)->has_logits = 2;
+    if (k == 2) lcx_live_of(again, 1)->given = 1;      /* without feedback rows                  */
+    if (k == 3) lcx_live_of(again, 1)->zero = 1;
+    CHECK(longctx_open(block, bytes, &error) == NULL);
+    CHECK_EQ(error, LONGCTX_E_FORMAT);
+    t_bad_input("hostile live part of a layer, %d", k);
+  }
   free(block);
   free(state);
   free(lc);
@@ -1302,6 +1356,7 @@ int main(void)
   test_equal_threads(&d, &x);
   test_reset(&d, &x);
   test_copy(&d, &x);
+  test_copy_overlapping(&d, &x);
   test_move(&d, &x);
   test_hostile(&d, &x);
   test_hostile_noise(&d, &x);
@@ -1322,6 +1377,7 @@ int main(void)
   test_refused_with_open_batch(&d, &x);
   test_hostile_numbers(&d, &x);
   test_hostile_scale(&d, &x);
+  test_hostile_logits(&d, &x);
   test_mismatch(&d, &x);
   test_mismatch_base(&x);
   test_seek(&d, &x);
