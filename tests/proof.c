@@ -223,7 +223,7 @@ static void ring_of(int64_t start)
   lc->wish.sinks = (int32_t)between(0, 1 << 30);
   y.window = (int32_t)between(1, 1 << 30);
   y.block = (int32_t)between(1, 1 << 30);
-  y.feedback = (int32_t)between(0, 65536);
+  y.fed_rows = (int32_t)between(0, 65536);
   y.store[0].tile = Frama_C_nondet(16, 64);
   y.store[0].tiles = (int32_t)between(1, (1 << 26) + 2);
   t = between(start, LAST);
