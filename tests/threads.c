@@ -94,7 +94,7 @@ static void run_in_parts(const text *x, int n_parts, int threads, int chunk, int
 static longctx_desc shape(int i)                       /* the fourth: layer 1 reads layer 0's    */
 {
   static longctx_layer layers[2];
-  static const int heads[5][2] = { { 4, 4 }, { 8, 2 }, { 6, 1 }, { 7, 1 }, { 3, 3 } };
+  static const int heads[6][2] = { { 4, 4 }, { 8, 2 }, { 6, 1 }, { 7, 1 }, { 3, 3 }, { 100, 1 } };
   longctx_desc d = longctx_desc_make(2, heads[i][0], heads[i][1], 24, 150);
   d.sinks = i % 2 ? 5 : 0;
   d.max_batch = 40;
@@ -204,7 +204,7 @@ static void test_tiles_at_once(void)
 static void test_own_threads(void)
 {
   int i, threads;
-  for (i = 0; i < 5; i++) {
+  for (i = 0; i < 6; i++) {                            /* 100 heads: more rows than can be split */
     longctx_desc d = shape(i);
     text x = text_make(&d, TOKENS, 36);
     float *want = text_out(&x), *got = text_out(&x);
