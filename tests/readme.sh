@@ -17,6 +17,7 @@ wrap() {
   cat << 'END'
 #define LONGCTX_IMPLEMENTATION
 #include "longctx.h"
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
