@@ -4792,6 +4792,7 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   return LONGCTX_OK;
 }
 
+#if LCX_OPENMP
 /* A call to its end, by as many threads as there are. Where whole KV heads would leave some idle
    and its rows are too many to be split, it goes a few tokens at a time: the same bits. */
 static void lcx_run(const lcx_call *call)
@@ -4799,19 +4800,14 @@ static void lcx_run(const lcx_call *call)
   lcx_call c = *call;
   const lcx_wish *w = &c.lc->wish;
   size_t heads = (size_t)w->n_heads, kv_heads = (size_t)w->n_kv_heads;
-  int step = c.n, threads = 1, left;
-#if LCX_OPENMP
-  threads = lcx_min(c.lc->max_threads, omp_get_max_threads());
-  if (c.since < 0 && w->n_kv_heads % threads && lcx_group(c.lc) <= c.lc->plan.split_rows)
-    step = c.lc->plan.split_rows / lcx_group(c.lc);
-#endif
+  int threads = lcx_min(c.lc->max_threads, omp_get_max_threads());
+  int step = c.n, at_once = c.lc->plan.split_rows / lcx_group(c.lc), left;
+  if (c.since < 0 && w->n_kv_heads % threads && at_once > 0) step = at_once;
   for (left = c.n; left > 0; left -= c.n) {
     int p, parts;
     c.n = lcx_min(step, left);
     parts = lcx_useful(&c, threads);
-#if LCX_OPENMP
 #pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
-#endif
     for (p = 0; p < parts; ++p) lcx_part(&c, p, parts);
     lcx_finish_call(&c, parts);
     c.at += c.n;
@@ -4822,6 +4818,13 @@ static void lcx_run(const lcx_call *call)
     c.v += (size_t)c.n * kv_heads * (size_t)w->head_dim_v;
   }
 }
+#else
+static void lcx_run(const lcx_call *c)
+{
+  lcx_part(c, 0, 1);
+  lcx_finish_call(c, 1);
+}
+#endif
 
 LONGCTX_API int longctx_attend(longctx *lc, int layer, int n, const float *q, const float *k,
                                const float *v, float *out)
