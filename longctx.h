@@ -5031,12 +5031,12 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.5  int8's scales are fetched early: a sixth less time over keys that lie in no cache. With
-            OpenMP long batches over few KV heads are shared, too: one head, two threads, 0.57 of
-            the time. No bit changed. Refused: an int8 scale by which scores fell below what an
-            empty row has, sink logits where a state says there are none, a copy onto a block that
-            overlaps, rope_mscale below 1e-6 (memory stayed empty unseen). Load with too little
-            memory says E_IO where reading failed. A softcap of -0 is 0.
+     1.1.5  Faster: int8 over keys that lie in no cache (its scales were waited for), and with
+            OpenMP long batches over few KV heads, which are shared now, too. No bit changed.
+            Refused: an int8 scale by which scores fell below what an empty row has, sink logits
+            where a state says there are none, a copy onto a block that overlaps, rope_mscale below
+            1e-6 (memory stayed empty unseen). Load with too little memory says E_IO where reading
+            failed. A softcap of -0 is 0.
      1.1.4  Faster: int8 with one query head to a KV head (hardware fetches its stream, we no longer
             do), float16 through SSE2 and WASM. What is fetched early wraps with the ring, it ran
             past its end. No frame above 512 bytes at gcc 12 -O2. No bit changed.
