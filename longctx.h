@@ -195,16 +195,14 @@
 #define LONGCTX_VERSION_MINOR 1
 #define LONGCTX_VERSION_PATCH 5
 
-#if !defined(LONGCTX_STATIC)
+#if !defined(LONGCTX_STATIC) && defined(__cplusplus)
+#define LONGCTX_API extern "C"
+#elif !defined(LONGCTX_STATIC)
 #define LONGCTX_API extern
 #elif defined(__GNUC__)
 #define LONGCTX_API static __attribute__((unused))
 #else
 #define LONGCTX_API static
-#endif
-
-#ifdef __cplusplus
-extern "C" {
 #endif
 
 enum { LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16, LONGCTX_Q8 };
@@ -278,7 +276,7 @@ typedef struct longctx_desc {
   float alibi_max_bias;              /* 8 for MPT, BLOOM; to 64; 0 = no ALiBi                    */
   int memory;                        /* LONGCTX_MEMORY_*: of what left the window; needs a block */
   int memory_first;                  /* LONGCTX_FIRST_*: while it is empty                       */
-  int feedback_len;                  /* rows F that each token sees, to 65536 and the block; or 0 */
+  int feedback_len;                  /* rows F that all tokens see, to 65536 and to block; or 0  */
   int feedback_dim;                  /* floats of a row, to 2^26; 0 = n_heads*head_dim           */
   const longctx_layer *layers;       /* [n_layers], copied; NULL = all alike. With them the desc's
                                         own window, rope and so on need only be sound            */
@@ -336,8 +334,8 @@ LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
    out [n][n_heads][head_dim_v], which overlaps none of them; float32, contiguous, un-rotated. The n
    tokens follow the committed ones, and token i sees those and tokens 0..i of the call, as far as
-   its window reaches; n = 0 does nothing. k = v = NULL: reads only, of at most the
-   rows that the layer (or the one it reads from) has in the open batch, else E_ORDER. */
+   its window reaches; n = 0 does nothing. k = v = NULL: reads only, of at most the rows that the
+   layer (or the one it reads from) has in the open batch, else E_ORDER. */
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
 /* The caller's own threads: call it once for each part 0 <= part < n_parts, all arguments alike,
@@ -473,9 +471,6 @@ LONGCTX_API const char *longctx_isa_name(int isa);
                ((type_k) == LONGCTX_Q8 ? (r) * (((dims) + 3) / 4 * 2 + 2) : 0) +                 \
                ((type_v) == LONGCTX_Q8 ? (r) * 33 : 0))))
 
-#ifdef __cplusplus
-}
-#endif
 #endif /* LONGCTX_H */
 #endif /* LCX_PASS */
 
@@ -4793,8 +4788,8 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
 }
 
 #if LCX_OPENMP
-/* A call to its end, by as many threads as there are. Where whole KV heads would leave some idle
-   and its rows are too many to be split, it goes a few tokens at a time: the same bits. */
+/* A call to its end, by as many threads as there are. Where whole KV heads would leave some idle,
+   it goes by as many tokens at a time as parts can share: the same bits. */
 static void lcx_run(const lcx_call *call)
 {
   lcx_call c = *call;
