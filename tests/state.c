@@ -400,12 +400,41 @@ static void test_open_forged(void)
   CHECK_EQ(error, LONGCTX_E_FORMAT);
   lc->wish.base.feedback = 1;
   CHECK(longctx_open(lc, bytes, &error) == lc);
+  t_case("forged: what no desc sets");
+  lc->wish.zero = 1;
+  CHECK(longctx_open(lc, bytes, &error) == NULL);
+  CHECK_EQ(error, LONGCTX_E_FORMAT);
+  lc->wish.zero = 0;
   t_case("forged: larger than memory");
   lc->wish.n_layers = lc->wish.n_heads = lc->wish.n_kv_heads = 65536;
   lc->wish.base.window = 1 << 30;
   CHECK(longctx_open(lc, bytes, &error) == NULL);
   CHECK_EQ(error, LONGCTX_E_FORMAT);
   free(lc);
+}
+
+/* -0 and 0 are one desc, whose states are the same bytes; a block with the sign is nobody's. */
+static void test_minus_zero(void)
+{
+  static const float minus = -0.0f;
+  longctx_desc d = longctx_desc_make(1, 2, 1, 8, 8), o = d;
+  longctx *a = t_new(&d), *b;
+  size_t bytes = longctx_size(&d), k;
+  o.softcap = o.alibi_max_bias = o.scale = o.rope_mscale = minus;
+  b = t_new(&o);
+  t_case("minus zero");
+  CHECK_SAME(a, b, bytes);
+  for (k = 0; k < 2; k++) {
+    int error = 99;
+    memcpy(k ? &b->wish.base.softcap : &b->wish.alibi_max_bias, &minus, sizeof minus);
+    CHECK(longctx_open(b, bytes, &error) == NULL);
+    CHECK_EQ(error, LONGCTX_E_FORMAT);
+    t_bad_input("a block with a minus zero, %d", (int)k);
+    memcpy(b, a, bytes);
+    CHECK(longctx_open(b, bytes, &error) == b);
+  }
+  free(a);
+  free(b);
 }
 
 /* ---- save and load --------------------------------------------------------------------------- */
@@ -1362,6 +1391,7 @@ int main(void)
   test_hostile_noise(&d, &x);
   test_open_misuse(&d);
   test_open_forged();
+  test_minus_zero();
   test_save_everywhere(&d, &x);
   test_format();
   test_sink_keys();

@@ -94,7 +94,7 @@ static void run_in_parts(const text *x, int n_parts, int threads, int chunk, int
 static longctx_desc shape(int i)                       /* the fourth: layer 1 reads layer 0's    */
 {
   static longctx_layer layers[2];
-  static const int heads[6][2] = { { 4, 4 }, { 8, 2 }, { 6, 1 }, { 7, 1 }, { 3, 3 }, { 100, 1 } };
+  static const int heads[6][2] = { { 4, 4 }, { 8, 2 }, { 6, 1 }, { 7, 1 }, { 9, 3 }, { 100, 1 } };
   longctx_desc d = longctx_desc_make(2, heads[i][0], heads[i][1], 24, 150);
   d.sinks = i % 2 ? 5 : 0;
   d.max_batch = 40;
