@@ -145,13 +145,6 @@ typedef struct mark {
    two of them: what it stores does not grow with the text either. */
 enum { N_MARKS = 1000, STEADY_TOKENS = 10000 };
 
-static double clock_seconds(clockid_t id)
-{
-  struct timespec t;
-  clock_gettime(id, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static double span_ppl(const mark *a, const mark *b)
 {
   return exp((b->nll - a->nll) / (double)(b->tokens - a->tokens));

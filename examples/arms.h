@@ -37,10 +37,10 @@ typedef struct arms {
   void (*line)(const void *run, int i);            /* how far it is, to standard error */
 } arms;
 
-static inline double arms_clock(void)
+static inline double clock_seconds(clockid_t id)
 {
   struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(id, &t);
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -59,7 +59,7 @@ static inline int arms_start(arms *a, int i)
   }
   close(ends[1]);
   p->pipe_end = ends[0];
-  p->begun = p->shown = arms_clock();
+  p->begun = p->shown = clock_seconds(CLOCK_MONOTONIC);
   return 0;
 }
 
@@ -72,8 +72,8 @@ static inline void arms_hear(arms *a, int i, int terminal)
     waitpid(p->id, NULL, 0);
     a->ended++;
   }
-  if (terminal || (!p->done && arms_clock() < p->shown + a->quiet)) return;
-  p->shown = arms_clock();
+  if (terminal || (!p->done && clock_seconds(CLOCK_MONOTONIC) < p->shown + a->quiet)) return;
+  p->shown = clock_seconds(CLOCK_MONOTONIC);
   a->line(a->run, i);
   fprintf(stderr, "\n");
 }
