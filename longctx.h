@@ -1,4 +1,4 @@
-/* longctx.h 1.1.5 - an endless context in a fixed amount of memory, for any transformer.
+/* longctx.h 1.1.6 - an endless context in a fixed amount of memory, for any transformer.
 
    One C99 / C++11 header, libc only. It stands where the attention loop of a forward pass stood:
    give it q, k, v of a layer and from then on memory and time per token never grow.
@@ -193,7 +193,7 @@
 
 #define LONGCTX_VERSION_MAJOR 1
 #define LONGCTX_VERSION_MINOR 1
-#define LONGCTX_VERSION_PATCH 5
+#define LONGCTX_VERSION_PATCH 6
 
 #if !defined(LONGCTX_STATIC) && defined(__cplusplus)
 #define LONGCTX_API extern "C"
@@ -812,12 +812,6 @@ typedef struct lcx_store {
 
 #define LCX_PANEL 64
 
-/* How four multipliers of an integer dot lie in two int32. */
-#define LCX_QUAD_SHORTS 0   /* m0 m1 m2 m3 as int16                         */
-#define LCX_QUAD_EVEN_ODD 1 /* m0 m2, m1 m3 as int16                        */
-#define LCX_QUAD_BYTES 2    /* queries: high and low bytes, m = 128*high + low;
-                               weights: bytes, in one int32                 */
-
 LCX_INLINE int lcx_elem(int type) { return type == LONGCTX_F32 ? 4 : type == LONGCTX_Q8 ? 1 : 2; }
 
 /* The shape of a tile. Every product fits: dims <= 576, tile <= 64. */
@@ -969,6 +963,12 @@ LCX_INLINE lcx_memory lcx_memory_make(int head_dim, int head_dim_v)
 /* visible tokens of a span: first <= token < last, by all its rows alike, or by some */
 typedef struct lcx_hull { int first, last, alike; } lcx_hull;
 
+/* how many columns of a span steps of this width pass over to see them */
+LCX_INLINE int lcx_passed(lcx_hull h, int step)
+{
+  return lcx_min(lcx_up(h.last, step), LCX_SPAN) - h.first / step * step;
+}
+
 /* How many rows a kernel takes at once, and the kernels: rows r.. over the keys of a span, over a
    panel of its values. */
 typedef struct lcx_shape {
@@ -981,7 +981,7 @@ typedef struct lcx_shape {
 
 /* One instruction set's kernels; room 6 says what each does, room 5 what the numbers are. */
 typedef struct lcx_kernels {
-  int direct, quad;
+  int direct;
   const lcx_shape *shapes; /* by type, most rows first, one row last */
   void (*turn)(const uint64_t *step, int half, uint64_t position, float mscale, float *turn);
   int (*hold)(const float *x, int dims, int pairs, float factor, float limit, float *y);
@@ -992,6 +992,7 @@ typedef struct lcx_kernels {
   void (*widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *keys);
   void (*widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *vals);
   void (*soften)(const lcx_rows *w, const lcx_view *view, int64_t x);
+  void (*quantise_q)(const lcx_rows *w);
   void (*quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, lcx_hull all);
   void (*merge)(float *sum_m, float *sum_l, float *sum_o, float m, float l, const float *o,
                 int dims);
@@ -1010,9 +1011,14 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
   return type == LONGCTX_BF16 || (type == LONGCTX_F16 && rows > direct);
 }
 
-#ifdef LONGCTX_NO_DISPATCH /* rooms 5 and 6 are read once, here */
+#ifdef LONGCTX_NO_DISPATCH /* rooms 5 and 6 are read once, here; for avx512 after avx2 */
 #if LCX_X86 && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) &&         \
     defined(__AVX512VNNI__)
+#define LCX_BEFORE
+#define LCX_PASS LCX_AVX2
+#include LONGCTX_FILENAME
+#undef LCX_PASS
+#undef LCX_BEFORE
 #define LCX_PASS LCX_AVX512
 #elif LCX_X86 && defined(__AVX2__) && (defined(__FMA__) && defined(__F16C__) || defined(_MSC_VER))
 #define LCX_PASS LCX_AVX2
@@ -1052,14 +1058,17 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      v_shapes_*: S(type, rows, vectors of keys, for a rest, vectors of values, for a rest), how much
        a kernel holds in registers, most rows first: at most 6 rows (int8: 4) and 8 vectors, one row
        last. LCX_SHAPES refuses what would not fit a span or a panel
+     v_single(type): where a narrower set's kernels of one row are faster, its entry in the table:
+       long vectors are too few chains to fill an fma's latency
      v_direct: up to so many rows read float16 as it is; more share one that was widened
 
    int8 dots, exact on every set: to each lane of a, vq_dot adds four neighbouring bytes of keys
    (unsigned) by four 14-bit integers, vw_dot four of values (signed) by four unsigned bytes. vq_sum
    and vw_sum tell what a came to, the first one with `shift` added, which is -128 times the sum of
    the integers. A span of values comes to less than 2^22, so a set may sum 256 times as much.
-   Multipliers are packed as the words read them: LCX_QUAD says how, vw_store does it for v_width
-   weights that are the low bits of t. */
+   Multipliers lie as these words read them, a quad of queries in two int32, of weights in vw_quad:
+   vq_store packs v_width queries from lane d on, vw_store weights from j on, each the low bits of a
+   lane of t. */
 
 #if LCX_PASS == LCX_AVX512
 #define LCX_HAVE_AVX512 1
@@ -1107,15 +1116,25 @@ typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + l
 #define vq_sum(a, shift)                                                                         \
   _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32((a).high, 7), (a).low),                    \
                    _mm512_set1_epi32(shift))
+LCX_T LCX_INLINE void LCX_FN(vq_store)(int32_t *q, v_f32 t)
+{
+  v_i32 m = _mm512_castps_si512(t);
+  __m128i high = _mm512_cvtepi32_epi8(_mm512_srli_epi32(m, 7));
+  __m128i low = _mm512_cvtepi32_epi8(_mm512_and_si512(m, _mm512_set1_epi32(127)));
+  _mm_storeu_si128((__m128i *)(void *)q, _mm_unpacklo_epi32(high, low));
+  _mm_storeu_si128((__m128i *)(void *)(q + 4), _mm_unpackhi_epi32(high, low));
+}
+#define vq_store(q, d, t) LCX_FN(vq_store)((q) + (d) / 2, t)
 #define vw_dot(a, v, w) ((a) = _mm512_dpbusd_epi32(a, _mm512_set1_epi32((w)[0]), v))
 #define vw_sum(a) (a)
-#define LCX_QUAD LCX_QUAD_BYTES
+#define vw_quad 1
 #define vw_store(w, j, t)                                                                        \
   _mm_storeu_si128((__m128i *)(void *)((w) + (j) / 4), _mm512_cvtepi32_epi8(_mm512_castps_si512(t)))
-#define v_shapes_f32(S) S(F32, 6, 4, 1, 4, 4) S(F32, 4, 4, 1, 4, 4) S(F32, 1, 4, 1, 4, 3)
-#define v_shapes_f16(S) S(F16, 4, 4, 1, 4, 4) S(F16, 1, 4, 1, 4, 3)
+#define v_shapes_f32(S) S(F32, 6, 4, 1, 4, 4) S(F32, 4, 4, 1, 4, 4)
+#define v_shapes_f16(S) S(F16, 6, 4, 1, 4, 4) S(F16, 4, 4, 1, 4, 4)
+#define v_single(type) {LONGCTX_##type, 1, lcx_qk_##type##_1_avx2, lcx_pv_##type##_1_avx2}
 #define v_shapes_q8(S) S(Q8, 4, 2, 1, 4, 4) S(Q8, 1, 4, 1, 4, 4)
-#define v_direct LCX_DIRECT
+#define v_direct LCX_ROWS /* reading half the bytes outweighs widening anew */
 
 #elif LCX_PASS == LCX_AVX2
 #define LCX_HAVE_AVX2 1
@@ -1173,15 +1192,16 @@ typedef v_i32 LCX_FN(acc);
        _mm256_madd_epi16(_mm256_and_si256(v, _mm256_set1_epi16(-256)),                           \
                          _mm256_set1_epi32((w)[1]))))
 #define vw_sum(a) _mm256_srai_epi32(a, 8)
-#define LCX_QUAD LCX_QUAD_EVEN_ODD
-LCX_T LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
+#define vw_quad 2
+LCX_T LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 {
-  v_i32 a = _mm256_and_si256(_mm256_castps_si256(t), _mm256_set1_epi32(255));
+  v_i32 a = _mm256_and_si256(_mm256_castps_si256(t), _mm256_set1_epi32(bits));
   a = _mm256_or_si256(a, _mm256_slli_epi32(_mm256_shuffle_epi32(a, 0xee), 16));
   _mm_storel_epi64((__m128i *)(void *)w, _mm256_castsi256_si128(a));
   _mm_storel_epi64((__m128i *)(void *)(w + 2), _mm256_extracti128_si256(a, 1));
 }
-#define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
+#define vq_store(q, d, t) LCX_FN(even_odd)((q) + (d) / 2, t, 65535)
+#define vw_store(w, j, t) LCX_FN(even_odd)((w) + (j) / 2, t, 255)
 #define v_shapes_f32(S) S(F32, 6, 2, 2, 2, 2) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 6)
 #define v_shapes_f16(S) S(F16, 6, 2, 2, 2, 2) S(F16, 4, 3, 2, 3, 2) S(F16, 1, 8, 4, 8, 6)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 8, 2, 8, 8)
@@ -1257,14 +1277,15 @@ typedef v_i32 LCX_FN(acc);
        _mm_add_epi32(a, _mm_madd_epi16(_mm_slli_epi16(v, 8), _mm_set1_epi32((w)[0]))),           \
        _mm_madd_epi16(_mm_and_si128(v, _mm_set1_epi16(-256)), _mm_set1_epi32((w)[1]))))
 #define vw_sum(a) _mm_srai_epi32(a, 8)
-#define LCX_QUAD LCX_QUAD_EVEN_ODD
-LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
+#define vw_quad 2
+LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 {
-  v_i32 a = _mm_and_si128(_mm_castps_si128(t), _mm_set1_epi32(255));
+  v_i32 a = _mm_and_si128(_mm_castps_si128(t), _mm_set1_epi32(bits));
   a = _mm_or_si128(a, _mm_slli_epi32(_mm_shuffle_epi32(a, 0xee), 16));
   _mm_storel_epi64((__m128i *)(void *)w, a);
 }
-#define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
+#define vq_store(q, d, t) LCX_FN(even_odd)((q) + (d) / 2, t, 65535)
+#define vw_store(w, j, t) LCX_FN(even_odd)((w) + (j) / 2, t, 255)
 #define v_shapes_f32(S) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 2, 2, 2, 2) S(F16, 1, 8, 4, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 4, 4, 4, 4)
@@ -1322,10 +1343,13 @@ LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32
   ((a) = LCX_FN(dot)(a, vmovl_s8(vget_low_s8(vreinterpretq_s8_s32(v))),                          \
                      vmovl_s8(vget_high_s8(vreinterpretq_s8_s32(v))), w))
 #define vw_sum(a) (a)
-#define LCX_QUAD LCX_QUAD_SHORTS
-#define vw_store(w, j, t)                                                                        \
-  vst1_u16((uint16_t *)((w) + (j) / 2),                                                          \
-           vand_u16(vmovn_u32(vreinterpretq_u32_f32(t)), vdup_n_u16(255)))
+#define vw_quad 2
+LCX_INLINE void LCX_FN(shorts)(int32_t *w, v_f32 t, uint16_t bits)
+{
+  vst1_u16((uint16_t *)(void *)w, vand_u16(vmovn_u32(vreinterpretq_u32_f32(t)), vdup_n_u16(bits)));
+}
+#define vq_store(q, d, t) LCX_FN(shorts)((q) + (d) / 2, t, 65535)
+#define vw_store(w, j, t) LCX_FN(shorts)((w) + (j) / 2, t, 255)
 #define v_shapes_f32(S) S(F32, 6, 4, 4, 4, 4) S(F32, 4, 4, 4, 4, 4) S(F32, 1, 8, 4, 8, 4)
 #define v_shapes_f16(S) S(F16, 4, 4, 4, 4, 4) S(F16, 1, 8, 4, 8, 4)
 #define v_shapes_q8(S) S(Q8, 4, 4, 4, 4, 4) S(Q8, 1, 4, 4, 4, 4)
@@ -1384,14 +1408,15 @@ typedef v_i32 LCX_FN(acc);
        wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_i16x8_shl(v, 8), wasm_i32x4_splat((w)[0]))),  \
        wasm_i32x4_dot_i16x8(wasm_v128_and(v, wasm_i16x8_splat(-256)), wasm_i32x4_splat((w)[1]))))
 #define vw_sum(a) wasm_i32x4_shr(a, 8)
-#define LCX_QUAD LCX_QUAD_EVEN_ODD
-LCX_INLINE void LCX_FN(vw_store)(int32_t *w, v_f32 t)
+#define vw_quad 2
+LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 {
-  v_i32 a = wasm_v128_and(t, wasm_i32x4_splat(255));
+  v_i32 a = wasm_v128_and(t, wasm_i32x4_splat(bits));
   a = wasm_v128_or(a, wasm_i32x4_shl(wasm_i32x4_shuffle(a, a, 2, 3, 2, 3), 16));
   wasm_v128_store64_lane(w, a, 0);
 }
-#define vw_store(w, j, t) LCX_FN(vw_store)((w) + (j) / 2, t)
+#define vq_store(q, d, t) LCX_FN(even_odd)((q) + (d) / 2, t, 65535)
+#define vw_store(w, j, t) LCX_FN(even_odd)((w) + (j) / 2, t, 255)
 #define v_shapes_f32(S) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 8)
 #define v_shapes_f16(S) S(F16, 4, 2, 2, 2, 2) S(F16, 1, 8, 4, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 4, 4, 4, 4)
@@ -1481,13 +1506,14 @@ LCX_INLINE v_i32 LCX_FN(vw)(v_i32 a, v_i32 v, const int32_t *w)
 #define vq_sum(a, shift) ((a) + (shift))
 #define vw_dot(a, v, w) ((a) = LCX_FN(vw)(a, v, w))
 #define vw_sum(a) (a)
-#define LCX_QUAD LCX_QUAD_SHORTS
-LCX_INLINE void LCX_FN(vw_store)(int32_t *w, int j, float t)
+#define vw_quad 2
+LCX_INLINE void LCX_FN(shorts)(int32_t *w, int j, float t, uint32_t bits)
 {
-  int16_t m = (int16_t)(lcx_bits(t) & 255);
+  uint16_t m = (uint16_t)(lcx_bits(t) & bits);
   memcpy((unsigned char *)w + 2 * j, &m, 2);
 }
-#define vw_store(w, j, t) LCX_FN(vw_store)(w, j, t)
+#define vq_store(q, d, t) LCX_FN(shorts)(q, d, t, 65535)
+#define vw_store(w, j, t) LCX_FN(shorts)(w, j, t, 255)
 #if LCX_X86 || LCX_SMALL /* beside faster sets it is there to compare with: small, not fast */
 #define v_shapes_f32(S) S(F32, 4, 1, 1, 1, 1) S(F32, 1, 1, 1, 1, 1)
 #define v_shapes_f16(S) S(F16, 1, 1, 1, 1, 1)
@@ -1787,11 +1813,10 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
                                          const lcx_span *sp, const lcx_rows *w, int r, int dim,
                                          int first, int last)
 {
-  enum { QUAD = LCX_QUAD == LCX_QUAD_BYTES ? 1 : 2 };
   v_i32 acc[4][8], x[8];
   size_t row = (size_t)(lcx_panel_width(st, dim) * 4), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
-  const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * QUAD;
+  const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * vw_quad;
   int i, j, t;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
@@ -1801,7 +1826,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     int end = st->tile == 16 ? lcx_min(t - (int)in + 16, last) : last;
     const unsigned char *v =
         sp->tile[g] + st->val + lcx_val_of(st, LONGCTX_Q8, sp->at[g] + (int)in, dim);
-    for (; t < end; t += 4, v += row, m += QUAD) {
+    for (; t < end; t += 4, v += row, m += vw_quad) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         if (rows > 1 && j * v_width * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
         x[j] = vi_load(v + j * v_width * 4);
@@ -1820,10 +1845,11 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   }
 }
 
-/* Kernels of each shape. QK steps wide where more than a rest is seen, else by rests; where other
-   parts may be writing tiles of 16 of the span (w->careful), by at most 16 columns: it reads no
-   tile but those with a column asked for. FITS: steps end where a span or a panel does, or leave
-   just one rest, and int8 keys never straddle two tiles of 16; else 1 / 0 does not compile. */
+/* Kernels of each shape. QK steps wide, or by rests: a row alone where one is enough, more rows (in
+   which a rest is no slower per column) where they pass over fewer columns. Where other parts may
+   be writing tiles of 16 of the span (w->careful), by at most 16 columns: it reads no tile but
+   those with a column asked for. FITS: steps end where a span or a panel does, or leave just one
+   rest, and int8 keys never straddle two tiles of 16; else 1 / 0 does not compile. */
 #define LCX_STEPS(lanes, type)                                                                   \
   (REST <= WIDE && ((lanes) % WIDE == 0 || (lanes) % WIDE == REST) &&                            \
    (LONGCTX_##type != LONGCTX_Q8 || WIDE % 16 == 0 || 16 % WIDE == 0))
@@ -1835,7 +1861,9 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     enum { WIDE = k * v_width, REST = k_rest * v_width, LEAST = REST < 16 ? REST : 16,           \
            FITS = 1 / (LCX_SPAN % REST == 0 && LCX_STEPS(LCX_SPAN, type)) };                     \
     int c, careful = w->careful && st->tile == 16;                                               \
-    int step = careful ? LEAST : seen.last - seen.first > REST ? WIDE : REST;                    \
+    int few = rows > 1 ? lcx_passed(seen, REST) < lcx_passed(seen, WIDE)                         \
+                       : seen.last - seen.first <= REST;                                         \
+    int step = careful ? LEAST : few ? REST : WIDE;                                              \
     for (c = seen.first / step * step; c < seen.last; c += step)                                 \
       if (WIDE > LEAST && step == WIDE && c + WIDE <= LCX_SPAN) LCX_QK_TILE(type, rows, k);      \
       else if (REST > LEAST && step > LEAST) LCX_QK_TILE(type, rows, k_rest);                    \
@@ -1873,8 +1901,14 @@ v_shapes_q8(LCX_SHAPES)
 #define LCX_SHAPE(type, rows, k, k_rest, v, v_rest)                                              \
   {LONGCTX_##type, rows, LCX_FN(qk_##type##_##rows), LCX_FN(pv_##type##_##rows)},
 static const lcx_shape LCX_FN(shapes)[] = {
-    v_shapes_f32(LCX_SHAPE) v_shapes_f16(LCX_SHAPE) v_shapes_q8(LCX_SHAPE)};
+#ifdef v_single
+    v_shapes_f32(LCX_SHAPE) v_single(F32), v_shapes_f16(LCX_SHAPE) v_single(F16),
+#else
+    v_shapes_f32(LCX_SHAPE) v_shapes_f16(LCX_SHAPE)
+#endif
+    v_shapes_q8(LCX_SHAPE)};
 #undef LCX_SHAPE
+#undef v_single
 
 /* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are
    replaced, whatever they hold; `distance` is from the query to the span's first token. */
@@ -1929,6 +1963,35 @@ LCX_T static void LCX_FN(soften)(const lcx_rows *w, const lcx_view *view, int64_
       v_store(s + j + 48, d);
       v_store(lane + j, v_fma(v_load(lane + j), f, v_add(v_add(a, b), v_add(c, d))));
     }
+  }
+}
+
+/* The rows' queries for int8 keys: 14 bits at scale max|query|/8191. What they add up to, exact,
+   takes the keys' 128 off again. */
+LCX_T static void LCX_FN(quantise_q)(const lcx_rows *w)
+{
+  int r, d, i, dims = w->head_dim, ints = (dims + 3) / 4 * 2;
+  v_f32 zero = v_set(0.0f), magic = v_set(12582912.0f), end = v_set((float)dims);
+  for (r = 0; r < w->n; ++r) {
+    const float *q = w->q[LCX_WINDOW] + r * dims;
+    float most = LCX_FN(most)(q, dims), lanes[v_width];
+    int32_t *to = w->qi + r * ints, some[8];
+    v_f32 factor = v_set(most > 0 ? 8191.0f / most : 0.0f), sum = zero;
+    for (d = 0; d < 2 * ints; d += v_width) {
+      v_f32 x = v_pick(v_add(v_lanes(), v_set((float)d)), end, v_load(q + d), zero);
+      v_f32 t = v_fma(x, factor, magic);
+      LCX_KEEP(t);
+      sum = v_add(sum, v_sub(t, magic));
+      if (d + v_width <= 2 * ints) vq_store(to, d, t);
+      else {
+        vq_store(some, 0, t);
+        memcpy(to + d / 2, some, sizeof *to * (size_t)(ints - d / 2));
+      }
+    }
+    v_store(lanes, sum);
+    for (i = 1; i < v_width; ++i) lanes[0] = lanes[0] + lanes[i];
+    w->qi_scale[r] = most / 8191.0f;
+    w->qi_shift[r] = -128 * (int32_t)lanes[0];
   }
 }
 
@@ -2313,16 +2376,17 @@ LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, i
 }
 
 static const lcx_kernels LCX_FN(kernels) = {
-    v_direct,           LCX_QUAD,       LCX_FN(shapes),     LCX_FN(turn),   LCX_FN(hold),
-    LCX_FN(rotate),     LCX_FN(most),   LCX_FN(round),      LCX_FN(narrow), LCX_FN(widen_keys),
-    LCX_FN(widen_vals), LCX_FN(soften), LCX_FN(quantise_w), LCX_FN(merge),  LCX_FN(finish),
-    LCX_FN(feature),    LCX_FN(recall), LCX_FN(blend),      LCX_FN(fold),   LCX_FN(sum)};
+    v_direct,           LCX_FN(shapes),     LCX_FN(turn),   LCX_FN(hold),       LCX_FN(rotate),
+    LCX_FN(most),       LCX_FN(round),      LCX_FN(narrow), LCX_FN(widen_keys), LCX_FN(widen_vals),
+    LCX_FN(soften),     LCX_FN(quantise_q), LCX_FN(quantise_w), LCX_FN(merge),  LCX_FN(finish),
+    LCX_FN(feature),    LCX_FN(recall),     LCX_FN(blend),  LCX_FN(fold),       LCX_FN(sum)};
 
 #undef v_width
 #undef v_f32
 #undef v_i32
 #undef LCX_T
-#undef LCX_QUAD
+#undef vw_quad
+#undef vq_store
 #undef vw_store
 #undef LCX_LOAD_TILE
 #undef LCX_LOAD_HALF
@@ -2358,7 +2422,7 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef LCX_FN
 #endif /* LCX_PASS: rooms 5 and 6 */
 
-#if !defined(LCX_PASS) || defined(LONGCTX_NO_DISPATCH)
+#if !defined(LCX_PASS) || defined(LONGCTX_NO_DISPATCH) && !defined(LCX_BEFORE)
 #undef LCX_PASS
 
 /* ============================================================================================ */
@@ -3290,49 +3354,6 @@ static void lcx_look_back(const longctx *lc, const lcx_layer *y, lcx_rows *w, in
       lcx_view_of(lcx_max64(since, lcx_after_sinks(lc)), lc->position, since - y->fed_rows + i);
   w->view[LCX_SINKS][r] = lcx_view_of(0, 0, 0);
   w->view[LCX_FED][r] = lcx_view_of(0, y->fed_rows, i);
-}
-
-/* four 14-bit multipliers of a query as the words read them */
-static void lcx_pack(int quad, const int16_t *m, int32_t *out)
-{
-  if (quad == LCX_QUAD_BYTES) {
-    uint32_t high = 0, low = 0;
-    int i;
-    for (i = 0; i < 4; ++i) {
-      int h = (m[i] + 64) >> 7;
-      high |= (uint32_t)(h & 255) << 8 * i;
-      low |= (uint32_t)((m[i] - 128 * h) & 255) << 8 * i;
-    }
-    out[0] = (int32_t)high;
-    out[1] = (int32_t)low;
-  } else if (quad == LCX_QUAD_EVEN_ODD) {
-    out[0] = (int32_t)((uint32_t)(uint16_t)m[0] | (uint32_t)(uint16_t)m[2] << 16);
-    out[1] = (int32_t)((uint32_t)(uint16_t)m[1] | (uint32_t)(uint16_t)m[3] << 16);
-  } else {
-    memcpy(out, m, 8); /* as they lie, in either byte order */
-  }
-}
-
-/* 14-bit queries for int8 keys */
-LCX_OUTLINE void lcx_quantise_q(const lcx_kernels *kernel, lcx_rows *w)
-{
-  int16_t m[LCX_SPAN + 16];
-  int r, d, i, n, dims = w->head_dim, quads = (dims + 3) / 4;
-  for (r = 0; r < w->n; ++r) {
-    const float *q = w->q[LCX_WINDOW] + r * dims;
-    float most = kernel->most(q, dims), factor = most > 0 ? 8191.0f / most : 0.0f;
-    int32_t sum = 0;
-    for (d = 0; d < dims; d += n) {
-      n = lcx_min(LCX_SPAN, dims - d);
-      kernel->round(q + d, n, factor, m);
-      for (i = n; i % 4; ++i) m[i] = 0;
-      for (i = 0; i < n; ++i) sum += m[i];
-      for (i = 0; i < n; i += 4)
-        lcx_pack(kernel->quad, m + i, w->qi + (r * quads + (d + i) / 4) * 2);
-    }
-    w->qi_scale[r] = most / 8191.0f;
-    w->qi_shift[r] = -128 * sum;
-  }
 }
 
 /* ============================================================================================ */
@@ -4457,7 +4478,7 @@ static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
     }
     if (w->slope) w->slope[r] = slopes[lcx_head_of(lc, h, r0 + r)];
   }
-  if (lc->wish.type_k == LONGCTX_Q8) lcx_quantise_q(kernel, w);
+  if (lc->wish.type_k == LONGCTX_Q8) kernel->quantise_q(w);
 }
 
 /* ---- rows over keys and values, span by span ---------------------------------------------- */
@@ -4998,9 +5019,6 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_PANEL
 #undef LCX_POS_END
 #undef LCX_PROBE
-#undef LCX_QUAD_BYTES
-#undef LCX_QUAD_EVEN_ODD
-#undef LCX_QUAD_SHORTS
 #undef LCX_ROWS
 #undef LCX_SCALAR
 #undef LCX_SCALAR_FMA
@@ -5026,6 +5044,9 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
+     1.1.6  Faster through avx512: float16 prefill reads keys as they are stored, one float32 or
+            float16 row goes through avx2's kernels; int8 queries are packed by vectors on every
+            set; an edge of a window costs the columns that are seen. No bit changed.
      1.1.5  Faster: int8 over keys that lie in no cache (its scales were waited for), and with
             OpenMP long batches over few KV heads, which are shared now, too. No bit changed.
             Refused: an int8 scale by which scores fell below what an empty row has, sink logits

@@ -79,33 +79,56 @@ static void test_features(void) { printf("skipped: x86-64's instruction sets\n")
 
 /* ---- multipliers of integer dots ------------------------------------------------------------- */
 
-/* Four 14-bit integers packed in each of the ways of room 4, and unpacked as room 5's words do. */
-static void test_pack(void)
+/* dim d of a query as this set's integer dots read it from its quads */
+static int unpacked(int isa, const int32_t *quads, int d)
 {
-  int m;
-  for (m = -8191; m <= 8191; m++) {
-    int16_t in[4], back[4];
-    int32_t out[2];
-    int i, wide = 0;
-    in[0] = (int16_t)m;
-    in[1] = (int16_t)-m;
-    in[2] = (int16_t)(m / 3);
-    in[3] = (int16_t)(m < 0 ? -8191 - m : 8191 - m);
-    t_case("pack %d", m);
-    lcx_pack(0, in, out);                              /* as they lie                            */
-    CHECK_SAME(in, out, sizeof in);
-    lcx_pack(1, in, out);                              /* even ones, odd ones; low half first    */
-    for (i = 0; i < 4; i++) back[i] = (int16_t)((uint32_t)out[i & 1] >> (i / 2 * 16) & 0xffff);
-    CHECK_SAME(in, back, sizeof in);
-    lcx_pack(2, in, out);                              /* signed bytes: 128 * high + low         */
-    for (i = 0; i < 4; i++) {
-      int high = (int8_t)((uint32_t)out[0] >> 8 * i & 0xff);
-      int low = (int8_t)((uint32_t)out[1] >> 8 * i & 0xff);
-      back[i] = (int16_t)(128 * high + low);
-      if (high < -64 || high > 64 || low < -64 || low > 63) wide++;
+  const char *name = longctx_isa_name(isa);
+  uint32_t first = (uint32_t)quads[d / 4 * 2], second = (uint32_t)quads[d / 4 * 2 + 1];
+  int i = d % 4;
+  int16_t m[4];
+  if (strcmp(name, "avx512") == 0)                     /* bytes: 128 * high + low                */
+    return 128 * (int8_t)(first >> 8 * i & 0xff) + (int8_t)(second >> 8 * i & 0xff);
+  if (strncmp(name, "scalar", 6) != 0 && strcmp(name, "neon") != 0)     /* even dims, odd dims    */
+    return (int16_t)((i & 1 ? second : first) >> (i / 2 * 16) & 0xffff);
+  memcpy(m, quads + d / 4 * 2, sizeof m);              /* shorts as they lie, in any byte order   */
+  return m[i];
+}
+
+/* Rows of 14-bit integers whose scale is 1 come back as they were, behind them zeros, and nothing
+   further is written; all integers, and rows that end anywhere in a vector. */
+static void test_quantise_q(void)
+{
+  enum { MOST = 8191, ROWS = 2, DIMS = 70, INTS = (DIMS + 3) / 4 * 2, GUARD = 0x55aa55aa };
+  static float q[ROWS * DIMS + 16], scale[ROWS];
+  static int32_t qi[ROWS * INTS + 1], shift[ROWS];
+  lcx_rows w;
+  int isa, r, d, m, i;
+  memset(&w, 0, sizeof w);
+  w.n = ROWS, w.q[LCX_WINDOW] = q, w.qi = qi, w.qi_scale = scale, w.qi_shift = shift;
+  for (isa = 0; longctx_isa_name(isa) != NULL; isa++) {
+    if (!lcx_available(isa)) continue;
+    for (m = -MOST, d = 1; m <= MOST; m += d - 1, d = d % DIMS + 1) {
+      int ints = (d + 3) / 4 * 2, wrong = 0;
+      t_case("%s: %d dims from %d", longctx_isa_name(isa), d, m);
+      w.head_dim = d;
+      for (i = 0; i < ROWS * d + 16; i++) q[i] = NAN;
+      for (r = 0; r < ROWS; r++)
+        for (i = 0; i < d; i++)
+          q[r * d + i] = (float)(i == d - 1 || m + i > MOST ? MOST : r ? -(m + i) : m + i);
+      for (i = 0; i <= ROWS * ints; i++) qi[i] = GUARD;
+      lcx_kernels_of(isa)->quantise_q(&w);
+      for (r = 0; r < ROWS; r++) {
+        int sum = 0;
+        for (i = 0; i < 2 * ints; i++) {
+          int want = i < d ? (int)q[r * d + i] : 0;
+          wrong += unpacked(isa, qi + r * ints, i) != want;
+          sum += want;
+        }
+        wrong += shift[r] != -128 * sum || scale[r] != 1;
+      }
+      CHECK_EQ(wrong, 0);
+      CHECK_EQ(qi[ROWS * ints], GUARD);
     }
-    CHECK_SAME(in, back, sizeof in);
-    CHECK_EQ(wide, 0);
   }
 }
 
@@ -197,7 +220,7 @@ static void test_widen(void)
 int main(void)
 {
   test_features();
-  test_pack();
+  test_quantise_q();
   test_narrow();
   test_widen();
   return t_done();
