@@ -876,6 +876,7 @@ typedef struct lcx_span {
   const unsigned char *tile[4];
   int at[4];    /* the group's first token inside its tile                                       */
   ptrdiff_t ahead; /* bytes to the ring's next span, to be fetched early; 0 = not in one piece   */
+  int alone;       /* a row alone fetches early, too                                             */
 } lcx_span;
 
 /* The span whose first tile is the ring's `slot`; it starts with a tile. */
@@ -889,6 +890,7 @@ LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, i
   }
   r.ahead = s->tile != LCX_SPAN ? 0 : slot + 1 < s->tiles ? (ptrdiff_t)s->bytes
                                                           : -(ptrdiff_t)s->bytes * slot;
+  r.alone = 0;
   return r;
 }
 
@@ -926,6 +928,7 @@ typedef struct lcx_rows {
   float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: of the window, of the sinks    */
   float *line, *key;     /* [head dims + 32] a row on its way in; the key, rotated               */
   float *keys, *vals;    /* a span widened to float32, or of no length, as all below             */
+  int alone;             /* what spans say of a row alone                                        */
   int careful;           /* other parts may be writing other tiles of 16 of the span at hand     */
   int32_t *qi;           /* [n][head_dim/4][2] int8 queries, packed for the words                */
   float *qi_scale;       /* [n]                                                                  */
@@ -1699,8 +1702,7 @@ LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
   ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : LCX_LOAD_HALF(type, p))
 
 /* Scores of `rows` queries against `vecs` vectors of keys from column c on. q.k is one chain of fma
-   over the dims per (query, key), whatever the tile. A row alone reads one stream, which hardware
-   fetches best by itself. */
+   over the dims per (query, key), whatever the tile. */
 LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_store *st,
                                       const lcx_span *sp, const float *q, int c, float *s)
 {
@@ -1708,6 +1710,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
   const unsigned char *k[8]; /* by groups of columns inside one tile */
   size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
   int d, i, j, dims = st->head_dim, group = vecs * v_width % 16 ? v_width : 16;
+  int early = rows > 1 || sp->alone;
   LCX_UNROLL for (j = 0; j < vecs * v_width; j += group)
     k[j / group] = lcx_column(sp, c + j, lcx_elem(type));
   LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1717,7 +1720,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
     v_f32 b = v_set(q[d]);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
-      if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
+      if (early && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
       x[j] = LCX_LOAD_TILE(type, p);
       acc[0][j] = v_fma(x[j], b, acc[0][j]);
     }
@@ -1738,7 +1741,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   LCX_FN(acc) acc[4][8];
   v_i32 x[8];
   const unsigned char *k[4];
-  int d, i, j, quads = (st->head_dim + 3) / 4;
+  int d, i, j, quads = (st->head_dim + 3) / 4, early = rows > 1 || sp->alone;
   const int32_t *q = w->qi + r * quads * 2;
   size_t at = 0, step = (size_t)(st->tile * 4);
   LCX_UNROLL for (j = 0; j < vecs * v_width; j += 16) k[j / 16] = lcx_column(sp, c + j, 4);
@@ -1748,7 +1751,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   for (d = 0; d < quads; ++d, at += step) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * 4;
-      if (rows > 1 && j * v_width % 16 == 0) LCX_FETCH(p + sp->ahead);
+      if (early && j * v_width % 16 == 0) LCX_FETCH(p + sp->ahead);
       x[j] = vi_load(p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1777,7 +1780,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
   size_t row = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type)), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const float *p = w->s + r * LCX_SPAN;
-  int i, j, t;
+  int i, j, t, early = rows > 1 || sp->alone;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     const float *y = o + (size_t)i * stride;
     v_f32 a = v_set(w->rescale[r + i]);
@@ -1791,7 +1794,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
       v_f32 b = v_set(p[t]);
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
-        if (rows > 1 && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
+        if (early && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
         x[j] = LCX_LOAD_TILE(type, y);
         acc[0][j] = v_fma(x[j], b, acc[0][j]);
       }
@@ -1817,7 +1820,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   size_t row = (size_t)(lcx_panel_width(st, dim) * 4), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * vw_quad;
-  int i, j, t;
+  int i, j, t, early = rows > 1 || sp->alone;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
   }
@@ -1828,7 +1831,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
         sp->tile[g] + st->val + lcx_val_of(st, LONGCTX_Q8, sp->at[g] + (int)in, dim);
     for (; t < end; t += 4, v += row, m += vw_quad) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
-        if (rows > 1 && j * v_width * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
+        if (early && j * v_width * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
         x[j] = vi_load(v + j * v_width * 4);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -2500,7 +2503,7 @@ static const lcx_kernels *lcx_kernels_of(int isa)
   }
 }
 
-#if LCX_X86 && !defined(LONGCTX_NO_DISPATCH)
+#if LCX_X86
 static void lcx_cpuid(unsigned leaf, unsigned r[4])
 {
 #ifdef _MSC_VER
@@ -2511,6 +2514,19 @@ static void lcx_cpuid(unsigned leaf, unsigned r[4])
 #endif
 }
 
+/* A row alone reads one stream. Other processors fetch it best by themselves, and are slowed by our
+   hints; Intel's then leave much of the memory's rate unused. */
+static int lcx_fetches_alone(void)
+{
+  unsigned r[4];
+  lcx_cpuid(0, r);
+  return r[1] == 0x756e6547u && r[3] == 0x49656e69u && r[2] == 0x6c65746eu; /* GenuineIntel */
+}
+#else
+static int lcx_fetches_alone(void) { return 0; }
+#endif
+
+#if LCX_X86 && !defined(LONGCTX_NO_DISPATCH)
 /* what the processor has, by leaves 1 and 7, and the system keeps across switches */
 static int lcx_has(int isa, const unsigned one[4], const unsigned seven[4], unsigned kept)
 {
@@ -2625,7 +2641,8 @@ typedef struct lcx_plan {
 struct longctx {
   char magic[8];
   uint32_t version, probe;
-  int32_t max_threads, isa;
+  int32_t max_threads;
+  int16_t isa, alone;      /* chosen for the machine; lcx_span says what alone is */
   int64_t start, position; /* 0 or seek's; of the next token */
   lcx_plan plan;
   lcx_wish wish; /* last: its layers and tables follow */
@@ -2891,7 +2908,7 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   w->backed = -1;
   w->back_layer = -1;
   if (!(wish->alibi_max_bias > 0)) w->slope = NULL;
-  w->n = w->careful = 0;
+  w->n = w->careful = w->alone = 0;
   w->head_dim = wish->head_dim;
   w->head_dim_v = wish->head_dim_v;
   w->stride = (int)stride;
@@ -3744,7 +3761,8 @@ static void lcx_derive(longctx *lc, int max_threads)
   LONGCTX_ASSERT(code == 0); /* it was checked */
   (void)code;
   lc->max_threads = max_threads;
-  lc->isa = lcx_best_isa();
+  lc->isa = (int16_t)lcx_best_isa();
+  lc->alone = (int16_t)lcx_fetches_alone();
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
     lcx_wish_layer l;
     const double *f = lcx_freqs_next(lc, i, &l, &at);
@@ -4601,6 +4619,7 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     lcx_hull all = lcx_visible(w, view, x);
     LONGCTX_ASSERT(all.first < all.last); /* the rows' views join without a hole */
     stored = lcx_span_at(store, ring, slot);
+    stored.alone = w->alone;
     lcx_fetch_scales(store, &stored);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->keys);
     if (wide_v) kernel->widen_vals(store, &stored, all, w->vals);
@@ -4727,6 +4746,7 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   lcx_rows w;
   if (c->writes) LCX_CLEAR(&lcx_live_of(c->lc, c->layer)->rows); /* until join */
   lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
+  w.alone = c->lc->alone;
   if (lcx_splits(c, parts)) {
     lcx_reach reach = lcx_call_reach(c);
     int64_t per_head = lcx_units_of_head(c, &reach), units = per_head * heads, u;
@@ -4958,7 +4978,7 @@ LONGCTX_API int longctx_set_isa(longctx *lc, int isa)
 {
   if (!lc) return LONGCTX_E_ARG;
   if (!lcx_available(isa)) return LONGCTX_E_ISA;
-  lc->isa = isa;
+  lc->isa = (int16_t)isa;
   return LONGCTX_OK;
 }
 
@@ -5044,9 +5064,11 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.6  Faster through avx512: float16 prefill reads keys as they are stored, one float32 or
-            float16 row goes through avx2's kernels; int8 queries are packed by vectors on every
-            set; an edge of a window costs the columns that are seen. No bit changed.
+     1.1.6  Faster, for the first time tuned on hardware with avx512: float16 prefill reads keys as
+            they are stored, one float32 or float16 row goes through avx2's kernels. int8 queries
+            are packed by vectors on every set; the edge of a window costs the columns that are
+            seen. One query head to a KV head on Intel: keys are fetched early, which other
+            processors do better by themselves. No bit changed.
      1.1.5  Faster: int8 over keys that lie in no cache (its scales were waited for), and with
             OpenMP long batches over few KV heads, which are shared now, too. No bit changed.
             Refused: an int8 scale by which scores fell below what an empty row has, sink logits
