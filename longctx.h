@@ -1710,7 +1710,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
   const unsigned char *k[8]; /* by groups of columns inside one tile */
   size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
   int d, i, j, dims = st->head_dim, group = vecs * v_width % 16 ? v_width : 16;
-  int early = rows > 1 || sp->alone;
+  int early = (rows > 1) | sp->alone;
   LCX_UNROLL for (j = 0; j < vecs * v_width; j += group)
     k[j / group] = lcx_column(sp, c + j, lcx_elem(type));
   LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1741,7 +1741,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   LCX_FN(acc) acc[4][8];
   v_i32 x[8];
   const unsigned char *k[4];
-  int d, i, j, quads = (st->head_dim + 3) / 4, early = rows > 1 || sp->alone;
+  int d, i, j, quads = (st->head_dim + 3) / 4, early = (rows > 1) | sp->alone;
   const int32_t *q = w->qi + r * quads * 2;
   size_t at = 0, step = (size_t)(st->tile * 4);
   LCX_UNROLL for (j = 0; j < vecs * v_width; j += 16) k[j / 16] = lcx_column(sp, c + j, 4);
@@ -1780,7 +1780,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
   size_t row = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type)), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const float *p = w->s + r * LCX_SPAN;
-  int i, j, t, early = rows > 1 || sp->alone;
+  int i, j, t, early = (rows > 1) | sp->alone;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     const float *y = o + (size_t)i * stride;
     v_f32 a = v_set(w->rescale[r + i]);
@@ -1820,7 +1820,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   size_t row = (size_t)(lcx_panel_width(st, dim) * 4), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * vw_quad;
-  int i, j, t, early = rows > 1 || sp->alone;
+  int i, j, t, early = (rows > 1) | sp->alone;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
   }
@@ -2520,7 +2520,10 @@ static int lcx_fetches_alone(void)
 {
   unsigned r[4];
   lcx_cpuid(0, r);
-  return r[1] == 0x756e6547u && r[3] == 0x49656e69u && r[2] == 0x6c65746eu; /* GenuineIntel */
+  r[0] = r[2]; /* a maker's name lies in 1, 3, 2 */
+  r[2] = r[3];
+  r[3] = r[0];
+  return memcmp(r + 1, "GenuineIntel", 12) == 0;
 }
 #else
 static int lcx_fetches_alone(void) { return 0; }
