@@ -2515,18 +2515,19 @@ static void lcx_cpuid(unsigned leaf, unsigned r[4])
 }
 
 /* A row alone reads one stream. Other processors fetch it best by themselves, and are slowed by our
-   hints; Intel's then leave much of the memory's rate unused. */
-static int lcx_fetches_alone(void)
+   hints; Intel's then leave much of the memory's rate unused, but where all keys and values stay in
+   a core's own cache. */
+static int lcx_fetches_alone(uint64_t bytes)
 {
   unsigned r[4];
   lcx_cpuid(0, r);
   r[0] = r[2]; /* a maker's name lies in 1, 3, 2 */
   r[2] = r[3];
   r[3] = r[0];
-  return memcmp(r + 1, "GenuineIntel", 12) == 0;
+  return (memcmp(r + 1, "GenuineIntel", 12) == 0) & (bytes > (2 << 20));
 }
 #else
-static int lcx_fetches_alone(void) { return 0; }
+static int lcx_fetches_alone(uint64_t bytes) { return (void)bytes, 0; }
 #endif
 
 #if LCX_X86 && !defined(LONGCTX_NO_DISPATCH)
@@ -3765,7 +3766,7 @@ static void lcx_derive(longctx *lc, int max_threads)
   (void)code;
   lc->max_threads = max_threads;
   lc->isa = (int16_t)lcx_best_isa();
-  lc->alone = (int16_t)lcx_fetches_alone();
+  lc->alone = (int16_t)lcx_fetches_alone(lc->plan.window);
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
     lcx_wish_layer l;
     const double *f = lcx_freqs_next(lc, i, &l, &at);
@@ -4975,7 +4976,7 @@ LONGCTX_API const char *longctx_version(void)
   return LCX_VERSION(LONGCTX_VERSION_MAJOR, LONGCTX_VERSION_MINOR, LONGCTX_VERSION_PATCH);
 }
 
-LONGCTX_API int longctx_isa(const longctx *lc) { return lc ? lc->isa : LONGCTX_E_ARG; }
+LONGCTX_API int longctx_isa(const longctx *lc) { return lc ? (int)lc->isa : LONGCTX_E_ARG; }
 
 LONGCTX_API int longctx_set_isa(longctx *lc, int isa)
 {
@@ -5070,8 +5071,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
      1.1.6  Faster, for the first time tuned on hardware with avx512: float16 prefill reads keys as
             they are stored, one float32 or float16 row goes through avx2's kernels. int8 queries
             are packed by vectors on every set; the edge of a window costs the columns that are
-            seen. One query head to a KV head on Intel: keys are fetched early, which other
-            processors do better by themselves. No bit changed.
+            seen. One query head to a KV head on Intel: keys are fetched early where they exceed
+            2 MB, which other processors do better by themselves. No bit changed.
      1.1.5  Faster: int8 over keys that lie in no cache (its scales were waited for), and with
             OpenMP long batches over few KV heads, which are shared now, too. No bit changed.
             Refused: an int8 scale by which scores fell below what an empty row has, sink logits
