@@ -1014,14 +1014,16 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
   return type == LONGCTX_BF16 || (type == LONGCTX_F16 && rows > direct);
 }
 
-#ifdef LONGCTX_NO_DISPATCH /* rooms 5 and 6 are read once, here; for avx512 after avx2 */
+#if LCX_GNU && !defined(__clang__)
+#pragma GCC diagnostic push /* gcc 12's own AVX-512 headers are not silent inside our functions */
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#endif
+
+#ifdef LONGCTX_NO_DISPATCH /* rooms 5 and 6 are read once, here */
 #if LCX_X86 && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) &&         \
     defined(__AVX512VNNI__)
-#define LCX_BEFORE
-#define LCX_PASS LCX_AVX2
-#include LONGCTX_FILENAME
-#undef LCX_PASS
-#undef LCX_BEFORE
 #define LCX_PASS LCX_AVX512
 #elif LCX_X86 && defined(__AVX2__) && (defined(__FMA__) && defined(__F16C__) || defined(_MSC_VER))
 #define LCX_PASS LCX_AVX2
@@ -1062,7 +1064,7 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
        a kernel holds in registers, most rows first: at most 6 rows (int8: 4) and 8 vectors, one row
        last. LCX_SHAPES refuses what would not fit a span or a panel
      v_single(type): where a narrower set's kernels of one row are faster, its entry in the table:
-       long vectors are too few chains to fill an fma's latency
+       long vectors are too few chains to fill an fma's latency (if that set is in the build)
      v_direct: up to so many rows read float16 as it is; more share one that was widened
 
    int8 dots, exact on every set: to each lane of a, vq_dot adds four neighbouring bytes of keys
@@ -1133,9 +1135,14 @@ LCX_T LCX_INLINE void LCX_FN(vq_store)(int32_t *q, v_f32 t)
 #define vw_quad 1
 #define vw_store(w, j, t)                                                                        \
   _mm_storeu_si128((__m128i *)(void *)((w) + (j) / 4), _mm512_cvtepi32_epi8(_mm512_castps_si512(t)))
+#ifdef LCX_HAVE_AVX2
 #define v_shapes_f32(S) S(F32, 6, 4, 1, 4, 4) S(F32, 4, 4, 1, 4, 4)
 #define v_shapes_f16(S) S(F16, 6, 4, 1, 4, 4) S(F16, 4, 4, 1, 4, 4)
 #define v_single(type) {LONGCTX_##type, 1, lcx_qk_##type##_1_avx2, lcx_pv_##type##_1_avx2}
+#else
+#define v_shapes_f32(S) S(F32, 6, 4, 1, 4, 4) S(F32, 4, 4, 1, 4, 4) S(F32, 1, 4, 1, 4, 3)
+#define v_shapes_f16(S) S(F16, 6, 4, 1, 4, 4) S(F16, 4, 4, 1, 4, 4) S(F16, 1, 4, 1, 4, 3)
+#endif
 #define v_shapes_q8(S) S(Q8, 4, 2, 1, 4, 4) S(Q8, 1, 4, 1, 4, 4)
 #define v_direct LCX_ROWS /* reading half the bytes outweighs widening anew */
 
@@ -2425,7 +2432,7 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef LCX_FN
 #endif /* LCX_PASS: rooms 5 and 6 */
 
-#if !defined(LCX_PASS) || defined(LONGCTX_NO_DISPATCH) && !defined(LCX_BEFORE)
+#if !defined(LCX_PASS) || defined(LONGCTX_NO_DISPATCH)
 #undef LCX_PASS
 
 /* ============================================================================================ */
@@ -2433,12 +2440,6 @@ static const lcx_kernels LCX_FN(kernels) = {
 /* Rooms 5 and 6 read once per instruction set; which of them this machine can run.             */
 
 #ifndef LONGCTX_NO_DISPATCH
-#if LCX_GNU && !defined(__clang__)
-#pragma GCC diagnostic push /* gcc 12's own AVX-512 headers are not silent inside our functions */
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wsign-conversion"
-#endif
 #if !LCX_SMALL || !LCX_BASE_FMA
 #define LCX_PASS LCX_SCALAR
 #include LONGCTX_FILENAME
@@ -2470,9 +2471,9 @@ static const lcx_kernels LCX_FN(kernels) = {
 #include LONGCTX_FILENAME
 #undef LCX_PASS
 #endif
+#endif
 #if LCX_GNU && !defined(__clang__)
 #pragma GCC diagnostic pop
-#endif
 #endif
 
 static const lcx_kernels *lcx_kernels_of(int isa)
