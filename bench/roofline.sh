@@ -76,7 +76,7 @@ awk -F, -v work="$work" -v isa="$isa" '
           side = 1                                     # left of its point, where one is right of it
           for (c = last + 1; c <= n; ++c)
             if (at[c] - at[j] < 0.25 && up[c] - y < line && y - up[c] < line) side = -1
-          printf "set label \"%s\" at %.5g,%.5g %s font \",14\" textcolor rgb ink_%s front\n",
+          printf "set label \"%s\" at %.5g,%.5g %s font \",14\" textcolor rgb ink_%s boxed front\n",
             text[j], 10 ^ (at[j] + 0.08 * side), 10 ^ y, (side > 0 ? "left" : "right"),
             kind[j] > out
           printf "set arrow from %.5g,%.5g to %.5g,%.5g nohead lw 1 lc rgb \"#a0a0a0\" back\n",
@@ -97,6 +97,7 @@ roof = dark ? "#d0d4da" : "#303030"
 faint = dark ? "#9198a1" : "#505050"
 ink_float32 = dark ? "#56b4e9" : "#0072b2"; ink_float16 = dark ? "#f0702a" : "#d55e00"
 ink_int8 = dark ? "#1fbf8f" : "#00795a"; ink_plain = dark ? "#8b949e" : "#767676"
+set style textbox opaque noborder fillcolor rgb paper margins 0.4,0.2
 load "$work/labels"
 top = dots > fma ? dots : fma
 set logscale xy
@@ -125,7 +126,7 @@ turn = atan((0.665 * 900 / log10(2 * top)) / (0.87 * 1000 / 4.0939)) * 180 / pi
 set label sprintf("read %.0f GB/s", cold) at 0.8*sqrt(fma*top)/cold,1.25*0.8*sqrt(fma*top) center \
   rotate by turn textcolor rgb roof font ",15"
 if (hot > 1.5*cold) set label sprintf("in cache %.0f GB/s", hot) \
-  at 0.4*fma/hot,1.25*0.4*fma center rotate by turn textcolor rgb faint font ",15"
+  at 0.4*fma/hot,1.38*0.4*fma center rotate by turn textcolor rgb faint font ",15"
 set label sprintf("fused multiply-add %.0f GFLOP/s", fma) at 3900,fma*1.22 right textcolor rgb roof
 if (dots > 0) set label sprintf("int8 dots %.0f Gop/s", dots) at 3900,dots*1.22 right \
   textcolor rgb ink_int8
