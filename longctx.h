@@ -1982,6 +1982,7 @@ LCX_T static void LCX_FN(quantise_q)(const lcx_rows *w)
 {
   int r, d, i, dims = w->head_dim, ints = (dims + 3) / 4 * 2;
   v_f32 zero = v_set(0.0f), magic = v_set(12582912.0f), end = v_set((float)dims);
+  v_f32 low = v_set(12582912.0f - 8192.0f), high = v_set(12582912.0f + 8192.0f);
   for (r = 0; r < w->n; ++r) {
     const float *q = w->q[LCX_WINDOW] + r * dims;
     float most = LCX_FN(most)(q, dims), lanes[v_width];
@@ -1991,6 +1992,7 @@ LCX_T static void LCX_FN(quantise_q)(const lcx_rows *w)
       v_f32 x = v_pick(v_add(v_lanes(), v_set((float)d)), end, v_load(q + d), zero);
       v_f32 t = v_fma(x, factor, magic);
       LCX_KEEP(t);
+      t = v_pick(t, high, v_pick(low, t, t, magic), magic); /* rope_mscale may overflow */
       sum = v_add(sum, v_sub(t, magic));
       if (d + v_width <= 2 * ints) vq_store(to, d, t);
       else {

@@ -94,6 +94,30 @@ static int unpacked(int isa, const int32_t *quads, int d)
   return m[i];
 }
 
+/* What overflowed in rotation packs as 0, and adds up as what is packed. */
+static void test_no_number(void)
+{
+  static float q[70 + 16], scale[1];
+  static int32_t qi[36], shift[1];
+  lcx_rows w;
+  int isa, at, i;
+  memset(&w, 0, sizeof w);
+  w.n = 1, w.head_dim = 70, w.q[LCX_WINDOW] = q, w.qi = qi, w.qi_scale = scale, w.qi_shift = shift;
+  for (isa = 0; longctx_isa_name(isa) != NULL; isa++) {
+    if (!lcx_available(isa)) continue;
+    for (at = 0; at < 70; at++) {
+      int sum = 0;
+      t_case("%s: no number in dim %d", longctx_isa_name(isa), at);
+      for (i = 0; i < 70; i++) q[i] = i % 3 ? 3e38f : 1e-30f;
+      q[at] = at % 2 ? NAN : INFINITY;
+      lcx_kernels_of(isa)->quantise_q(&w);
+      for (i = 0; i < 70; i++) sum += unpacked(isa, qi, i);
+      CHECK_EQ(unpacked(isa, qi, at), 0);
+      CHECK_EQ(shift[0], -128 * sum);
+    }
+  }
+}
+
 /* Rows of 14-bit integers whose scale is 1 come back as they were, behind them zeros, and nothing
    further is written; all integers, and rows that end anywhere in a vector. */
 static void test_quantise_q(void)
@@ -221,6 +245,7 @@ int main(void)
 {
   test_features();
   test_quantise_q();
+  test_no_number();
   test_narrow();
   test_widen();
   return t_done();
