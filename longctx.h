@@ -876,7 +876,7 @@ typedef struct lcx_span {
   const unsigned char *tile[4];
   int at[4];    /* the group's first token inside its tile                                       */
   ptrdiff_t ahead; /* bytes to the ring's next span, to be fetched early; 0 = not in one piece   */
-  int alone;       /* a row alone fetches early, too                                             */
+  int alone;       /* so does a row alone: lcx_fetches_alone, room 7                             */
 } lcx_span;
 
 /* The span whose first tile is the ring's `slot`; it starts with a tile. */
@@ -928,7 +928,7 @@ typedef struct lcx_rows {
   float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: of the window, of the sinks    */
   float *line, *key;     /* [head dims + 32] a row on its way in; the key, rotated               */
   float *keys, *vals;    /* a span widened to float32, or of no length, as all below             */
-  int alone;             /* what spans say of a row alone                                        */
+  int alone;             /* what lcx_span.alone will be                                          */
   int careful;           /* other parts may be writing other tiles of 16 of the span at hand     */
   int32_t *qi;           /* [n][head_dim/4][2] int8 queries, packed for the words                */
   float *qi_scale;       /* [n]                                                                  */
@@ -2388,10 +2388,11 @@ LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, i
 }
 
 static const lcx_kernels LCX_FN(kernels) = {
-    v_direct,           LCX_FN(shapes),     LCX_FN(turn),   LCX_FN(hold),       LCX_FN(rotate),
-    LCX_FN(most),       LCX_FN(round),      LCX_FN(narrow), LCX_FN(widen_keys), LCX_FN(widen_vals),
-    LCX_FN(soften),     LCX_FN(quantise_q), LCX_FN(quantise_w), LCX_FN(merge),  LCX_FN(finish),
-    LCX_FN(feature),    LCX_FN(recall),     LCX_FN(blend),  LCX_FN(fold),       LCX_FN(sum)};
+    v_direct,           LCX_FN(shapes),     LCX_FN(turn),       LCX_FN(hold),
+    LCX_FN(rotate),     LCX_FN(most),       LCX_FN(round),      LCX_FN(narrow),
+    LCX_FN(widen_keys), LCX_FN(widen_vals), LCX_FN(soften),     LCX_FN(quantise_q),
+    LCX_FN(quantise_w), LCX_FN(merge),      LCX_FN(finish),     LCX_FN(feature),
+    LCX_FN(recall),     LCX_FN(blend),      LCX_FN(fold),       LCX_FN(sum)};
 
 #undef v_width
 #undef v_f32
@@ -2517,17 +2518,20 @@ static void lcx_cpuid(unsigned leaf, unsigned r[4])
 #endif
 }
 
-/* A row alone reads one stream. Other processors fetch it best by themselves, and are slowed by our
-   hints; Intel's then leave much of the memory's rate unused, but where all keys and values stay in
-   a core's own cache. */
+/* GenuineIntel, as leaf 0 spells it */
+static int lcx_is_intel(const unsigned zero[4])
+{
+  return (zero[1] == 0x756e6547u) & (zero[3] == 0x49656e69u) & (zero[2] == 0x6c65746eu);
+}
+
+/* A row alone reads one stream, of so many bytes in all layers. AMD's processors fetch it best by
+   themselves and are slowed by our hints; Intel's leave a third of the memory's rate unused without
+   them, but where it all stays in a core's own cache. */
 static int lcx_fetches_alone(uint64_t bytes)
 {
-  unsigned r[4];
-  lcx_cpuid(0, r);
-  r[0] = r[2]; /* a maker's name lies in 1, 3, 2 */
-  r[2] = r[3];
-  r[3] = r[0];
-  return (memcmp(r + 1, "GenuineIntel", 12) == 0) & (bytes > (2 << 20));
+  unsigned zero[4];
+  lcx_cpuid(0, zero);
+  return lcx_is_intel(zero) & (bytes > (2 << 20));
 }
 #else
 static int lcx_fetches_alone(uint64_t bytes) { return (void)bytes, 0; }
@@ -5075,7 +5079,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
             they are stored, one float32 or float16 row goes through avx2's kernels. int8 queries
             are packed by vectors on every set; the edge of a window costs the columns that are
             seen. One query head to a KV head on Intel: keys are fetched early where they exceed
-            2 MB, which other processors do better by themselves. No bit changed.
+            2 MB, which other processors do better by themselves. No bit changed. Silent with g++
+            and LONGCTX_NO_DISPATCH on avx512, too.
      1.1.5  Faster: int8 over keys that lie in no cache (its scales were waited for), and with
             OpenMP long batches over few KV heads, which are shared now, too. No bit changed.
             Refused: an int8 scale by which scores fell below what an empty row has, sink logits

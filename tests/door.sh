@@ -7,6 +7,9 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 warn="-Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wundef -Wdouble-promotion"
 warn="$warn -Werror"
+widest=
+[ "$(uname -m)" != x86_64 ] ||
+  widest="-mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512vnni"
 jobs=${JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 passed=0 failed=0 skipped=0 started=0
 
@@ -65,6 +68,9 @@ c_ways() {                                             # every way to include it
   build "$1 impl.c decl.c" "$1" "-std=c99 $warn -O0" "impl.c decl.c"
   mkdir -p "$work/other"
   cp ../../longctx.h "$work/other/attention.h"
+  { echo '#define LONGCTX_IMPLEMENTATION'; cat ../../longctx.h; } > "$work/pasted.c"
+  try "$1 pasted into another file, at the widest" "$1 -std=c99 -O0 $widest -DLONGCTX_NO_DISPATCH \
+    -c -o $work/pasted.$1.o $work/pasted.c"            # it cannot include itself there
   build "$1 renamed.c" "$1" "-std=c99 $warn -O0 -I$work/other" renamed.c
 }
 

@@ -73,7 +73,25 @@ static void test_features(void)
     }
   }
 }
+/* The makers' names as leaf 0 of cpuid spells them: registers b, d, c in that order. */
+static void test_maker(void)
+{
+  static const char *const names[] = { "GenuineIntel", "AuthenticAMD", "GenuineTMx86", "GenuineIotel",
+                                       "XenuineIntel", "GenuineIntex", "\0\0\0\0\0\0\0\0\0\0\0" };
+  unsigned r[4];
+  int i;
+  for (i = 0; i < (int)(sizeof names / sizeof *names); i++) {
+    t_case("made by %s", names[i]);
+    r[0] = 22;
+    memcpy(&r[1], names[i], 4);
+    memcpy(&r[3], names[i] + 4, 4);
+    memcpy(&r[2], names[i] + 8, 4);
+    CHECK_EQ(lcx_is_intel(r), i == 0);
+  }
+  CHECK_EQ(lcx_fetches_alone(1 << 20), 0);             /* what a core's own cache holds          */
+}
 #else
+static void test_maker(void) { }
 static void test_features(void) { printf("skipped: x86-64's instruction sets\n"); }
 #endif
 
@@ -244,6 +262,7 @@ static void test_widen(void)
 int main(void)
 {
   test_features();
+  test_maker();
   test_quantise_q();
   test_no_number();
   test_narrow();
