@@ -73,11 +73,12 @@ static void test_features(void)
     }
   }
 }
+
 /* The makers' names as leaf 0 of cpuid spells them: registers b, d, c in that order. */
 static void test_maker(void)
 {
-  static const char *const names[] = { "GenuineIntel", "AuthenticAMD", "GenuineTMx86", "GenuineIotel",
-                                       "XenuineIntel", "GenuineIntex", "\0\0\0\0\0\0\0\0\0\0\0" };
+  static const char *const names[] = { "GenuineIntel", "AuthenticAMD", "XenuineIntel",
+                                       "GenuXXXXntel", "GenuineIXXXX" };
   unsigned r[4];
   int i;
   for (i = 0; i < (int)(sizeof names / sizeof *names); i++) {
@@ -123,14 +124,14 @@ static void test_no_number(void)
   w.n = 1, w.head_dim = 70, w.q[LCX_WINDOW] = q, w.qi = qi, w.qi_scale = scale, w.qi_shift = shift;
   for (isa = 0; longctx_isa_name(isa) != NULL; isa++) {
     if (!lcx_available(isa)) continue;
-    for (at = 0; at < 70; at++) {
-      int sum = 0;
-      t_case("%s: no number in dim %d", longctx_isa_name(isa), at);
-      for (i = 0; i < 70; i++) q[i] = i % 3 ? 3e38f : 1e-30f;
-      q[at] = at % 2 ? NAN : INFINITY;
+    for (at = 0; at < 4 * 70; at++) {                  /* a NaN hides what a lane held before    */
+      int sum = 0, sign = at % 2 ? -1 : 1, bad = at / 4;
+      t_case("%s: no number in dim %d, way %d", longctx_isa_name(isa), bad, at % 4);
+      for (i = 0; i < 70; i++) q[i] = i % 16 == bad % 16 && i < bad ? (float)sign * 3e38f : 1.0f;
+      q[bad] = at % 4 < 2 ? NAN : (float)sign * INFINITY;
       lcx_kernels_of(isa)->quantise_q(&w);
       for (i = 0; i < 70; i++) sum += unpacked(isa, qi, i);
-      CHECK_EQ(unpacked(isa, qi, at), 0);
+      CHECK_EQ(unpacked(isa, qi, bad), 0);
       CHECK_EQ(shift[0], -128 * sum);
     }
   }
