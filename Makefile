@@ -30,7 +30,7 @@ TOKENS    ?= 100000
 TEXT      ?= $(BUILD)/story-$(TOKENS).txt
 OURS       = $(if $(filter examples/models/story.bin,$(MODEL)),-s 4 -w 60 -c $(CONTROL) --recall)
 
-# make bench takes the same; stopped by ^C it goes on by BENCH="--resume bench/out/curves"
+# make bench takes the same; to resume after ^C: make bench BENCH="--resume bench/out/curves"
 CURVES_OF  = curves $(if $(OURS),,recompute streameval)
 CURVES     = --chunk 64 $(if $(OURS),-s 4 -w 60 --recall,--more --singly 2048)
 
@@ -44,14 +44,14 @@ PICTURE = if command -v gnuplot > bench/out/which; then gnuplot bench/$(1).gp; \
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(BUILD)/02_stream $(TEXT) ## a long text in fixed memory, four ways; models that remember, and without
+demo: $(BUILD)/02_stream $(TEXT) ## a long text in fixed memory, four ways; models with and without a memory
 	@$(BUILD)/02_stream -m $(MODEL) -t $(TOKENIZER) -f $(TEXT) -n $(TOKENS) $(OURS) $(DEMO)
 
 test:             ## everything you need to trust your build, minutes
 	@$(MAKE) -s -j$(JOBS) programs
 	@tests/run.sh $(TESTS:%=$(BUILD)/tests/%) $(OPENMP:%=$(BUILD)/tests/%) $(SCRIPTS)
 
-check:            ## the long list, a quarter of an hour: see tests/TRUST.md (PARTS="compilers faults")
+check:            ## the long list, half an hour: see tests/TRUST.md (PARTS="compilers faults")
 	@tests/check.sh $(PARTS)
 
 soak:             ## what takes hours: 10^9 tokens, every shape on every machine, 10^4 kills (PARTS)
@@ -77,11 +77,11 @@ bench-feedback: $(BUILD)/bench/feedback ## what feedback rows cost a whole model
 	@mkdir -p bench/out
 	@$(BUILD)/bench/feedback -f bench/out/feedback.csv $(BENCH)
 
-bench-ggml: $(BUILD)/bench/ggml ## against ggml's flash attention: GGML=its clone, see bench/ggml.c
+bench-ggml: $(BUILD)/bench/ggml ## against ggml's flash attention; GGML=a built clone, see bench/ggml.c
 	@mkdir -p bench/out
 	@$(BUILD)/bench/ggml -f bench/out/ggml.csv $(BENCH)
 
-recall: $(BUILD)/bench/recall ## what each memory remembers, to a million tokens (FULL=1: ten)
+recall: $(BUILD)/bench/recall ## what each memory remembers, up to a million tokens (FULL=1: ten million)
 	@mkdir -p bench/out
 	@$(BUILD)/bench/recall $(RECALL)
 	@$(call PICTURE,recall)

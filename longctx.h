@@ -1,13 +1,13 @@
-/* longctx.h 1.1.6 - an endless context in a fixed amount of memory, for any transformer.
+/* longctx.h 1.1.7 - an endless context in a fixed amount of memory, for any transformer.
 
-   One C99 / C++11 header, libc only. It stands where the attention loop of a forward pass stood:
-   give it q, k, v of a layer and from then on memory and time per token never grow.
+   One C99 / C++11 header, libc only. It replaces the attention loop of a forward pass: give it each
+   layer's q, k, v, and from then on memory and time per token never grow.
 
      sliding or block window + attention sinks        StreamingLLM, arXiv 2309.17453
      compressive memory of what left the window       Infini-attention, arXiv 2404.07143
      feedback rows, a working memory that loops       TransformerFAM, arXiv 2404.09173
      float32 / float16 / bfloat16 / int8 keys and values, rollback of drafts, save and restore
-     the same bits for any chunking, any threads and every SIMD path with fused multiply-add
+     the same bits for any chunking, any thread count, every SIMD path with fused multiply-add
 
    QUICK START
 
@@ -16,13 +16,13 @@
 
      longctx_desc d = longctx_desc_make(n_layers, n_heads, n_kv_heads, head_dim, 1020);
      d.sinks = 4;                                       // 4 + 1020: StreamingLLM's usual cache
-     d.max_batch = 64;                                  // a prompt may come 64 tokens at a time
+     d.max_batch = 64;                                  // up to 64 prompt tokens at a time
      size_t bytes = longctx_size(&d);                   // 0: ask longctx_check(&d)
      longctx *lc = longctx_init(malloc(bytes), bytes, &d);
      for (;;) {                                         // one token at a time
        for (int l = 0; l < n_layers; ++l)               // q, k, v un-rotated: the header rotates
          longctx_attend(lc, l, 1, q[l], k[l], v[l], out[l]);
-       longctx_commit(lc, 1);                           // time moves one token
+       longctx_commit(lc, 1);                           // time advances by one token
      }
 
    THE ROOMS (search for "== 6 KERNELS ==")
@@ -31,21 +31,21 @@
       2 DOOR       types and functions, each with its contract
      ---- the rest is compiled where LONGCTX_IMPLEMENTATION is defined ----
       3 TOOLS      compiler layer, exact integers, conversions
-      4 TILES      how keys and values lie in memory, and queries on their way
+      4 TILES      how keys and values lie in memory; queries in flight
       5 WORDS      the vector words, one block per instruction set
-      6 KERNELS    the arithmetic, written once in words
-      7 PASSES     rooms 5 and 6 read once per instruction set; which one runs
+      6 KERNELS    the arithmetic, written once in vector words
+      7 PASSES     rooms 5 and 6, once per instruction set; which one runs
       8 PLAN       desc -> layout: checks, sizes, offsets
-      9 WINDOW     which row lives where, who sees whom, positions
-     10 MEMORY     what leaves the window is folded, what queries recall
+      9 WINDOW     where each token lies, what a query sees, positions
+     10 MEMORY     folding what leaves the window, recalling it
      11 FEEDBACK   rows that every token sees, rewritten by the caller at each block's end
      12 STATE      init, open, copy, save, restore
      13 ATTEND     attend, parts, commit
-     14 ANSWERS    questions about a context, codes and names
+     14 ANSWERS    facts about a context, error texts, names
      15 BACK DOOR  private names removed, changelog, licence
 
-   A room calls only rooms before it. Public names: longctx_, LONGCTX_. Private: lcx_, LCX_, and in
-   rooms 5 and 6 the words' macros v_, vi_, vq_, vw_, which do not outlive them. */
+   A room calls only rooms before it. Public names: longctx_, LONGCTX_. Private: lcx_, LCX_, and the
+   words' macros v_, vi_, vq_, vw_, which exist only in rooms 5 and 6. */
 
 #ifndef LCX_PASS /* this file includes itself once per instruction set: see room 7 */
 #ifndef LONGCTX_H
@@ -53,133 +53,134 @@
 
 /* ============================================================================================ */
 /* == 1 MANUAL ==                                                                               */
-/* What the library promises and what it asks for; every function's contract stands in room 2.  */
+/* What the library promises and what it asks for; room 2 has every function's contract.        */
 
-/* BUILD (define before including; all but IMPLEMENTATION and STATIC alike in every file)
+/* BUILD (define before including; all but IMPLEMENTATION and STATIC the same in every file)
 
-     LONGCTX_IMPLEMENTATION   in exactly one file, best one that holds nothing else: the code
+     LONGCTX_IMPLEMENTATION   the code: in exactly one file, ideally with nothing else in it
      LONGCTX_STATIC           a private copy in this file (with LONGCTX_IMPLEMENTATION)
-     LONGCTX_NO_STDIO         without longctx_save, longctx_load, longctx_restore and <stdio.h>
+     LONGCTX_NO_STDIO         omits longctx_save, longctx_load, longctx_restore and <stdio.h>
      LONGCTX_NO_SIMD          scalar code only
-     LONGCTX_NO_DISPATCH      one instruction set, the best that the compiler's flags allow; the
-                              file does not include itself (to paste it into another file)
+     LONGCTX_NO_DISPATCH      one instruction set, the best the compiler's flags allow; the file no
+                              longer includes itself, so it can be pasted into another
      LONGCTX_NO_OPENMP        serial even when compiled with OpenMP
      LONGCTX_FILENAME         "this file's name", if it was renamed
-     LONGCTX_ALLOW_FAST_MATH  compile under -ffast-math all the same: finite numbers come out
-                              right, not bit for bit; NaN and infinity are not noticed. Without
-                              it these flags and their parts are refused, those that the compiler
-                              tells us of (-ffinite-math-only; gcc's -freciprocal-math)
-     LONGCTX_ASSERT(x)        checks our own invariants; off by default
+     LONGCTX_ALLOW_FAST_MATH  compile even under -ffast-math: finite numbers come out right, but not
+                              bit for bit; NaN and infinity go undetected. Without it -ffast-math
+                              is an error, as is any part of it that the compiler reveals
+                              (-ffinite-math-only; gcc's -freciprocal-math)
+     LONGCTX_ASSERT(x)        checks internal invariants; off by default
 
    STORAGE
-     All state of all layers lives in one block that you give: longctx_size() bytes at any address
-     that malloc could return (64-byte alignment is fastest). No malloc, no globals, no pointers
+     All state of all layers lives in one block that you provide: longctx_size() bytes at any
+     address malloc could return (64-byte alignment is fastest). No malloc, no globals, no pointers
      inside: memcpy + longctx_open moves it, longctx_copy forks it, a static array holds it
-     (LONGCTX_STATIC_SIZE). It is never freed or resized by us. A call takes at most 1.7 KB of
-     stack by gcc 12 -O2 on x86-64; without optimisation vectors make it many times as much.
+     (LONGCTX_STATIC_SIZE). The library never frees or resizes it. A call takes at most 1.7 KB of
+     stack with gcc 12 -O2 on x86-64; without optimisation, vector code takes many times that.
 
    WINDOW, SINKS
-     `window` counts the keys that a query sees including its own; sinks come on top, and none is
-     seen twice: as long as the window reaches back to them, sinks are seen as sinks. With block
-     B > 1 the window moves in blocks aligned to position 0: the query at t sees from
-     (t/B + 1)*B - window on. The first `sinks` tokens stay for ever, in float32. They keep a model
-     fluent that was trained on full attention; they do not remember what left the window.
+     `window` is the most keys a query sees, its own included; sinks come on top. No key is seen
+     twice: a sink within the window's reach is seen as a sink. With block B > 1 the window moves in
+     blocks aligned to position 0: the query at t sees from (t/B + 1)*B - window on. The first
+     `sinks` tokens stay for ever, in float32. They keep a model trained on full attention fluent;
+     they do not remember what left the window. Keep window + sinks within the length the model was
+     trained on: more is not refused, only wrong.
 
    POSITIONS
      Keys are rotated once, at their absolute position, and never touched again; the query is
-     rotated twice, once for the window and once for the sinks. Under LONGCTX_POS_CACHE a query
-     stands at its index in the cache (from 0; sinks first, then the window without them) for the
-     sinks, which is StreamingLLM's rule exactly, because RoPE sees only differences: its position
-     at first, sinks + window - 1 at most. LONGCTX_POS_TEXT keeps true distances. Angles are 64-bit
-     fractions of a turn, so distances inside the window are as exact at position 2^40 as at 1.
-     Positions end at 2^62.
+     rotated twice, once for the window and once for the sinks. Under LONGCTX_POS_CACHE the sinks
+     see the query at its index in the cache (from 0: sinks, then the window without them): first
+     its distance from the text's start, later sinks + window - 1 at most. As RoPE sees only
+     differences, this is exactly StreamingLLM's rule. LONGCTX_POS_TEXT keeps true distances. Angles
+     are 64-bit fractions of a turn, so distances inside the window are as exact at position 2^40 as
+     at 1. Positions end at 2^62.
 
    MEMORY
-     Infini-attention (arXiv 2404.07143). With desc.memory, of a KV head's rows that leave the
-     window the sums remain, M [head_dim][head_dim_v] and z [head_dim], a block at a time:
+     Infini-attention (arXiv 2404.07143). With desc.memory, tokens that leave the window are folded,
+     a block at a time, into two sums per KV head, M [head_dim][head_dim_v] and z [head_dim]:
        LINEAR   M += s(k)' v                              s(x) = ELU(x) + 1, element by element;
-       DELTA    M += s(k)' (v - s(k) M / s(k) z)          k and q without positions, q unscaled
+       DELTA    M += s(k)' (v - (s(k) M) / (s(k) z))      k and q un-rotated, q unscaled
        both     z += s(k)
-       recall = s(q) M / s(q) z          out = g recall + (1 - g) attention
-     A query, and DELTA's correction, read M and z as the blocks before left them; 0/0 is 0. The
-     gate g = sigmoid(logit) of a query head (longctx_set_gate) starts closed, g = 0: then all is
-     bit for bit as without memory. A model must have been trained so; another gains nothing.
-     window = block is the paper's segment. A longer window remembers what leaves it; sinks stay,
-     so they are never folded. A layer with kv_from reads its source's memory: with a smaller
-     window of its own it misses what lies between.
-     The rows folded are the stored ones, rotated back: float16, bfloat16 and int8 fold what
-     they kept. A row where a stored k or v is not finite, reaches 2^22, or in float16 is its
-     largest number, 65504, is not folded into its KV head. M and z are float32 sums with what
-     rounding took from them, so 10^9 tokens still count, each. DELTA is as published: a pair
-     written twice comes back halved.
-     The block that leaves with this one's end is folded as this one grows, 16 tokens at a time, in
-     commit; so no block's end is slow. Chunks, threads and instruction sets change no bit.
+       recall = (s(q) M) / (s(q) z)      out = g recall + (1 - g) attention
+     Queries, and DELTA's correction, read M and z as the last block's end left them; 0/0 is 0. Each
+     query head's gate g = sigmoid(logit) (longctx_set_gate) starts closed, g = 0: bit for bit as
+     without memory. A model must be trained with it; any other gains nothing. window = block is the
+     paper's segment. With a longer window memory holds what left it; sinks never leave, so they are
+     never folded. A kv_from layer reads its source's memory: with a smaller window of its own it
+     misses what lies between.
+     Tokens are folded as stored, rotated back: float16, bfloat16 and int8 fold what they kept. A
+     stored k or v that is not finite, reaches 2^22 or, in float16, is the largest number, 65504,
+     keeps its token out of that KV head's memory. M and z are compensated float32 sums: after 10^9
+     tokens each one still counts. DELTA is as published: a pair written twice is recalled halved.
+     The block that leaves at the current block's end is folded while the current one grows, in
+     commit, 16 tokens at a time; so no block's end is slow. Chunks and threads change no bit.
 
    FEEDBACK
-     TransformerFAM (arXiv 2404.09173). A layer keeps F = desc.feedback_len rows, vectors as wide
-     as the model, that run in a loop: every token sees them all beside its window, and at each
-     block's end they are made anew from themselves and that block by the layer's own weights, as
-     if they were tokens. So they carry on what the window loses. The header owns masks, positions,
-     keys and storage; norms, projections and FFN are the caller's. The caller's half (in C:
-     examples/07_feedback.c), where attend and set are longctx_feedback_attend and _set:
+     TransformerFAM (arXiv 2404.09173). A layer keeps F = desc.feedback_len rows, vectors as wide as
+     the model, in a loop: every token sees them all beside its window, and at each block's end the
+     layer's own weights recompute them from themselves and that block, as if they were tokens. So
+     they carry on what the window loses. The header owns masks, positions, keys and storage; norms,
+     projections and FFN are the caller's. The caller's half (in C: examples/07_feedback.c), where
+     attend and set are longctx_feedback_attend and _set, and wo is the output projection:
        begin    x = F learned rows. For each layer l: copy x to longctx_feedback(l); set(l) q, k, v
-                of norm(x); x = x + wo of attend(l); x = x + FFN(norm(x)), which the next one takes
-       text     longctx_attend and _commit tokens, up to longctx_room at once, until it is 0
-       update   for each layer l: f = rows + wo of attend(l), the first time without the rows;
-                f = f + FFN(norm(f)); copy f to the rows; set(l) q, k, v of norm(f)
-     Rows see rows and the block's tokens in the window: no sinks, no memory, no older block. The
-     paper's m memory segments are window = (m + 1)*block. A row's key and query stand at one of the
-     last F positions of the block it was made from, before the first token at -F..-1 from there;
-     in-cache indices do not count rows, and ALiBi takes distances to and from rows in the text, as
-     magnitudes. Order of merging: sinks, rows, window. Rows are float32, their keys and values are
-     stored as the window's, and what is not finite in them is held likewise: until rows are set
-     anew it spoils their KV head (longctx_reset is a cure). A NaN in a row's q stays in its head.
-     A last block that is not full leaves the rows as they are. A layer with kv_from reads its
-     source's rows and has none to set. A model must have been trained so; another gains nothing.
+                of norm(x); x += wo(attend(l)); x += FFN(norm(x)), which the next layer takes
+       text     longctx_attend and _commit tokens, up to longctx_room at once, until room is 0
+       update   for each layer l: f = rows + wo(attend(l)), the first time without the "rows +";
+                f += FFN(norm(f)); copy f to the rows; set(l) q, k, v of norm(f)
+     Rows see all rows and their block's tokens in the window: no sinks, no memory, no older block.
+     The paper's m memory segments are window = (m + 1)*block. A row's key and query take one of the
+     last F positions of the block it was made from (the first rows: the F before the first token);
+     in-cache indices do not count rows; ALiBi takes the magnitude of text distances to and from
+     rows. Merge order: sinks, rows, window. Rows are float32; their keys and values are stored as
+     the window's are, non-finite ones held likewise: these spoil their KV head until rows are set
+     anew (longctx_reset is a cure). A NaN in a row's q stays in its head.
+     A final, partial block leaves the rows as they are. A kv_from layer reads its source's rows and
+     has none to set. A model must be trained with them; any other gains nothing.
 
    SCORE
-     softcap(scale * q.k) + ALiBi; softmax over sinks and window, where a sink logit
-     (longctx_set_sink_logits) joins maximum and denominator and brings no value. Query head h
-     reads KV head h / (n_heads / n_kv_heads). Feedback rows are in it as the window is, and their
-     own attention is the same. QK norms, biases and projections are the caller's.
+     softcap(scale * q.k) + ALiBi; softmax over sinks, feedback rows and window. A sink logit
+     (longctx_set_sink_logits) joins maximum and denominator but brings no value. Query head h reads
+     KV head h / (n_heads / n_kv_heads). Feedback rows attend by the same rule. QK norms, biases and
+     projections are the caller's.
 
    SAME BITS
-     A token's output has the same bits one token at a time or in any chunks, before or after
-     save and restore, with any number of threads or parts, through avx512, avx2, neon and
-     scalar-fma, with gcc and clang at any -O. The ones without fused multiply-add (sse2, wasm,
-     scalar) agree among themselves: longctx_set_isa chooses, open and load take the best. It wants
-     the default floating-point environment; -ffast-math is refused because it ends that.
+     A token's output has the same bits one token at a time or in any chunks, before or after save
+     and restore, with any number of threads or parts, on avx512, avx2, neon and scalar-fma, with
+     gcc and clang at any -O. The sets without fused multiply-add (sse2, wasm, scalar) agree among
+     themselves. longctx_set_isa chooses; init, open and load take the best. This needs the default
+     floating-point environment; -ffast-math breaks it and is refused.
 
-   NUMBERS THAT ARE NOT
-     A NaN or infinity in q makes that row of that head NaN. Keys and scaled queries beyond 2^40
-     are taken as 2^40, a NaN in k likewise; a NaN or infinity in v is stored as the largest number
-     of its type. The KV head forgets them with the window, its memory never has them. A sum of
-     values that leaves float32 comes out as its largest number, of either sign. A row that sees
-     nothing is 0.
+   NON-FINITE AND HUGE NUMBERS
+     A NaN or infinity in q makes that token's head NaN. Keys and scaled queries are clamped to
+     +-2^40, a NaN in k becomes 2^40; a NaN or infinity in v is stored as the largest number of its
+     type. These affect their KV head until they leave the window (a sink never does), never its
+     memory. A sum of values that overflows comes out as float32's largest number, of either sign. A
+     query that sees nothing gets 0.
 
    THREADS
-     One context, one caller at a time, except longctx_attend_part with distinct parts. Contexts
-     share nothing. With OpenMP longctx_attend, longctx_feedback_attend, and a longctx_commit that
-     folds, use up to `max_threads` threads. KV heads are shared out whole where threads divide
-     them; else by segments of 512 tokens, so that one KV head is enough. A call forks and joins
-     once, in the latter case once for 96 rows (a row is one head of one token).
+     One caller at a time per context, except longctx_attend_part with distinct parts. Contexts
+     share nothing. With OpenMP, longctx_attend, longctx_feedback_attend and a longctx_commit that
+     folds use up to desc.max_threads threads (0 means 1). If their number divides n_kv_heads, each
+     takes whole KV heads; else attend shares out segments of 512 tokens, so that one KV head is
+     enough. A call forks and joins once, in the latter case once per 96 queries to a KV head.
 
    STATE FILES
-     longctx_save writes desc, sink logits, gates, positions, visible rows (with feedback, at a
-     block's start, the block before), memory and feedback with a checksum, in this machine's byte
-     order; another is refused. Equal states are equal bytes.
-     The checksum finds damage, not malice; a hostile file is refused or loads as some valid state.
+     longctx_save writes desc, sink logits, gates, positions, keys and values still visible (with
+     feedback, at a block's start, also the block before), memory, feedback and a checksum, in this
+     machine's byte order; other orders are refused. Equal states give equal bytes. Open files in
+     binary mode. The checksum finds damage, not malice; a hostile file is refused or loads as some
+     valid state.
 
    ORDER OF CALLS
-     What was attended since the last commit is the open batch: later reads of it see it, no file
-     holds it. attend writes a layer's rows of it; called again it replaces them all, by fewer, too.
-     Only commit moves time. commit(n) wants every layer (but kv_from ones) attended with at least n
-     rows; rows beyond n are dropped drafts, commit(0) drops all. Layers in any order, a kv_from
-     layer after its source. k = v = NULL reads without writing: row i sees what it would see had it
-     been written. With feedback, rows are set before the first token and at each block's end, in
-     any order of layers; until all are, attend is E_ORDER. Functions return 0, or a negative code
-     after which nothing has changed (but for longctx_load, whose memory is raw, a block that
-     longctx_open refuses, and a restore whose second reading fails: it resets). */
+     Tokens attended since the last commit are the open batch: later reads see them, no file holds
+     them. attend writes them for one layer; called again it replaces them all, even with fewer.
+     Only commit advances time. commit(n) needs every layer (except kv_from ones) attended with at
+     least n tokens; those beyond n are dropped drafts, commit(0) drops all. Layers in any order, a
+     kv_from layer after its source. k = v = NULL (a kv_from layer: always) reads without writing:
+     token i sees what it would see had it been written. With feedback, rows are set before the
+     first token and at each block's end, in any order of layers; until all are, attend is E_ORDER.
+     Functions return 0, or a negative code after which nothing has changed (except longctx_load,
+     whose memory is raw, a block longctx_open refuses, and a restore that had to reset). */
 
 /* ============================================================================================ */
 /* == 2 DOOR ==                                                                                 */
@@ -193,7 +194,7 @@
 
 #define LONGCTX_VERSION_MAJOR 1
 #define LONGCTX_VERSION_MINOR 1
-#define LONGCTX_VERSION_PATCH 6
+#define LONGCTX_VERSION_PATCH 7
 
 #if !defined(LONGCTX_STATIC) && defined(__cplusplus)
 #define LONGCTX_API extern "C"
@@ -206,39 +207,39 @@
 #endif
 
 enum { LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16, LONGCTX_Q8 };
-/* Q8: int8, a scale per token and KV head. With int8 keys queries are rounded to 14 bits; with int8
-   values the weights of 64 tokens to 8 bits of their largest, so that sums are exact integers. */
+/* Q8: int8, one scale per token and KV head. With int8 keys, queries are rounded to 14 bits; with
+   int8 values, weights to 8 bits of the largest among 64 tokens, so sums are exact integers. */
 enum { LONGCTX_ROPE_NONE, LONGCTX_ROPE_HALF, LONGCTX_ROPE_INTERLEAVED };
 /* HALF rotates dims (i, i + rope_dims/2): HF and NeoX weights. INTERLEAVED rotates (2i, 2i + 1):
-   llama2.c, GPT-J, Meta and GGUF Llama weights. NONE: no RoPE. Keys that the caller rotated cannot
-   be turned back: sinks stay at their text positions, memory folds them as they are. */
+   llama2.c, GPT-J, Meta and GGUF Llama weights. NONE: no RoPE. Keys that you rotated cannot be
+   rotated back: sinks stay at their text positions, memory folds them as they are. */
 enum { LONGCTX_POS_CACHE, LONGCTX_POS_TEXT };
 enum { LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_LINEAR, LONGCTX_MEMORY_DELTA };
 enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
-/* While a KV head's memory is empty, z = 0: LOCAL ignores the gate, so that short texts run as
-   without memory; ZERO recalls 0 and gates it, as published code does. */
+/* While a KV head's memory is empty (z = 0), LOCAL ignores the gate, so that short texts run as
+   without memory; ZERO gates in a recall of 0, as published code does. */
 
 /* X(name, value, what happened and what to do) */
 #define LONGCTX_ERRORS(X)                                                                        \
   X(OK, 0, "no error")                                                                           \
-  X(E_ARG, -1, "bad argument: a null or unaligned pointer, k without v, a layer, part or number " \
-               "out of range, more tokens than longctx_room, a layer without what the call is "  \
-               "for, or blocks that overlap")                                                    \
-  X(E_DESC, -2, "bad desc: longctx_check names the field; or one whose memories do not add")     \
-  X(E_SPACE, -3, "memory too small: provide longctx_size bytes (a file: of its saver's desc)")   \
+  X(E_ARG, -1, "bad argument: a null or unaligned pointer, k without v, a layer, part or "       \
+               "number out of range, more tokens than longctx_room, a layer without the "        \
+               "feature asked for, or blocks that overlap")                                      \
+  X(E_DESC, -2, "bad desc: longctx_check names the field; or its memories cannot be added")      \
+  X(E_SPACE, -3, "memory too small: provide longctx_size bytes (for a file: see longctx_load)")  \
   X(E_ORDER, -4, "call out of order: see ORDER OF CALLS in longctx.h")                           \
   X(E_FORMAT, -5, "not a longctx state of this machine, or a damaged one")                       \
   X(E_VERSION, -6, "state of another format version")                                            \
-  X(E_MISMATCH, -7, "a valid state, but of another desc: all but max_threads must be the same")  \
+  X(E_MISMATCH, -7, "a valid state of another desc: all but max_threads must be equal")          \
   X(E_IO, -8, "reading or writing failed")                                                       \
   X(E_ISA, -9, "instruction set not available on this machine or in this build")
 #define LCX_X(name, value, text) LONGCTX_##name = value,
 enum { LONGCTX_ERRORS(LCX_X) };
 #undef LCX_X
 
-/* What may differ from layer to layer. Once a desc has `layers`, these count and its own fields of
-   the same names do not. A 0 is derived as in the desc (rope_base: 10000), it is not "as the desc
-   has it": longctx_layer_make copies the values that the desc has by then. */
+/* What may differ between layers. Once a desc has `layers`, these count and its own fields of the
+   same names do not. A 0 is derived as in the desc (rope_base: 10000), not taken from the desc:
+   longctx_layer_make copies the values that the desc has at that moment. */
 typedef struct longctx_layer {
   int window, block, positions;
   int rope, rope_dims;
@@ -246,48 +247,49 @@ typedef struct longctx_layer {
   float rope_mscale;
   const double *rope_freqs;
   float scale, softcap;
-  int memory;   /* layers that remember or have feedback share one block                         */
-  int feedback; /* 1: this layer has, or by kv_from reads, feedback rows; 0: it has none         */
-  int kv_from;  /* -1, or the lower layer whose keys, values, rope and positions this one reads;
-                   its window must not be larger, its block the same; memory and feedback the
-                   same, or none                                                                 */
+  int memory;   /* LONGCTX_MEMORY_*; layers with memory or feedback must agree on block          */
+  int feedback; /* 1: has feedback rows, or with kv_from reads its source's; 0: has none         */
+  int kv_from;  /* -1, or a lower layer, itself without kv_from, whose keys, values, rope and
+                   positions this one uses: this one's window may be smaller, its block must be
+                   the same; its memory and feedback the same, or none                           */
 } longctx_layer;
 
-/* Zero means off or derived. Make one with longctx_desc_make, so that older source goes on
-   compiling when fields are added. */
+/* Zero means off or derived. Make one with longctx_desc_make, so that your source keeps compiling
+   when fields are added. */
 typedef struct longctx_desc {
   int n_layers, n_heads, n_kv_heads; /* 1 to 65536; n_heads % n_kv_heads == 0, any ratio         */
   int head_dim;                      /* of queries and keys, 1 to 576                            */
-  int window;                        /* keys a query sees, itself included, 1 to 2^30            */
+  int window;                        /* keys a query sees, its own included, 1 to 2^30           */
   int head_dim_v;                    /* of values, 1 to 576; 0 = head_dim                        */
   int sinks;                         /* first tokens kept for ever, 0 to 2^30                    */
-  int block;                         /* the window moves by so many, divides it; 0 = 1 (sliding) */
-  int max_batch;                     /* most rows in an attend, drafts too, to 2^20; 0 = 1. It and
-                                        feedback_len, times n_heads/n_kv_heads, at most 2^30     */
+  int block;                         /* the window's step, a divisor of window; 0 = 1 (sliding)  */
+  int max_batch;                     /* most tokens in an attend, drafts too, to 2^20; 0 = 1. It,
+                                        and feedback_len, times n_heads/n_kv_heads: to 2^30 each */
   int max_threads;                   /* most parts or threads in one attend, to 1024; 0 = 1      */
   int type_k, type_v;                /* LONGCTX_F32, _F16, _BF16, _Q8                            */
   int positions;                     /* LONGCTX_POS_CACHE, _TEXT                                 */
-  int rope, rope_dims;               /* LONGCTX_ROPE_*; first dims that rotate, even; 0 = all    */
+  int rope, rope_dims;               /* LONGCTX_ROPE_*; leading dims that rotate, even; 0 = all  */
   double rope_base;                  /* theta, 1 to 1e18; 0 = 10000                              */
   float rope_mscale;                 /* of cos and sin (YaRN, LongRoPE), 1e-6 to 16; 0 = 1       */
-  const double *rope_freqs;          /* [rope_dims/2] radians a token, to 1e6, copied; or NULL   */
-  float scale;                       /* of q.k, within +-1e6; 0 = 1/sqrt(head_dim)               */
+  const double *rope_freqs;          /* [rope_dims/2] radians per token, +-1e6, copied; or NULL  */
+  float scale;                       /* factor of q.k, within +-1e6; 0 = 1/sqrt(head_dim)        */
   float softcap;                     /* c: score = c*tanh(score/c), 1e-3 to 1e6; 0 = none        */
   float alibi_max_bias;              /* 8 for MPT, BLOOM; to 64; 0 = no ALiBi                    */
-  int memory;                        /* LONGCTX_MEMORY_*: of what left the window; needs a block */
-  int memory_first;                  /* LONGCTX_FIRST_*: while it is empty                       */
-  int feedback_len;                  /* rows F that all tokens see, to 65536 and to block; or 0  */
+  int memory;                        /* LONGCTX_MEMORY_*: of what left the window; block > 1     */
+  int memory_first;                  /* LONGCTX_FIRST_*: how an empty memory counts              */
+  int feedback_len;                  /* F rows all tokens see, to 65536 and to block; 0 = none. In
+                                        all layers, unless `layers` says otherwise               */
   int feedback_dim;                  /* floats of a row, to 2^26; 0 = n_heads*head_dim           */
   const longctx_layer *layers;       /* [n_layers], copied; NULL = all alike. With them the desc's
-                                        own window, rope and so on need only be sound            */
+                                        own window, rope and so on are unused, but must be valid */
 } longctx_desc;
 
 typedef struct longctx_sizes {
   size_t window;   /* keys and values: rings and sinks of all layers                             */
-  size_t memory;   /* M, z and what is on its way to them, of all layers that remember           */
+  size_t memory;   /* M, z and what is pending for them, of all layers with memory               */
   size_t feedback; /* rows, their queries, keys and values, of all layers that have them         */
   size_t scratch;  /* working space, never saved                                                 */
-  size_t state;    /* all but the scratch; longctx_state_size is what a file takes               */
+  size_t state;    /* everything but scratch; a file takes longctx_state_size                    */
   size_t total;    /* longctx_size()                                                             */
 } longctx_sizes;
 
@@ -295,123 +297,124 @@ typedef struct longctx longctx; /* lives in your memory */
 
 /* ---- plan ---------------------------------------------------------------------------------- */
 
-/* The required fields set, rope = LONGCTX_ROPE_HALF, the rest 0. */
+/* Sets the required fields and rope = LONGCTX_ROPE_HALF; the rest is 0. */
 LONGCTX_API longctx_desc longctx_desc_make(int n_layers, int n_heads, int n_kv_heads,
                                            int head_dim, int window);
 /* The desc's values for one layer, kv_from = -1. */
 LONGCTX_API longctx_layer longctx_layer_make(const longctx_desc *);
 /* NULL, or a sentence naming the bad field, what is wrong with its value, and the remedy. */
 LONGCTX_API const char *longctx_check(const longctx_desc *);
-/* Bytes that longctx_init wants; 0 = bad desc. */
+/* Bytes that longctx_init needs; 0 = bad desc. */
 LONGCTX_API size_t longctx_size(const longctx_desc *);
-/* The same, by kind; 0, E_ARG or E_DESC. */
+/* The same, by kind. Returns 0, E_ARG or E_DESC. */
 LONGCTX_API int longctx_measure(const longctx_desc *, longctx_sizes *);
 
 /* ---- life ---------------------------------------------------------------------------------- */
 
-/* An empty context at the front of `mem`. NULL when bytes < longctx_size, mem is NULL or not
+/* Makes an empty context at the front of `mem`. NULL if bytes < longctx_size, mem is NULL or not
    aligned as malloc aligns, or the desc is bad. */
 LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *);
 /* Adopts a block that was memcpy'd or read back whole. Every field is validated, an open batch is
-   dropped, the instruction set chosen anew; the block decides the desc, max_threads too: compare
-   it before you attend, as longctx_load says. NULL on failure with *error set (may be NULL). */
+   dropped, the instruction set chosen anew. The desc is the block's, max_threads included: compare
+   it before you attend (see longctx_load). NULL on failure, with *error set (may be NULL). */
 LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error);
 /* Forgets every token, memory, feedback and the start position; keeps sink logits and gates. */
 LONGCTX_API void longctx_reset(longctx *);
-/* A fork: `mem` becomes a context, (longctx *)mem, with src's desc, tokens, sink logits and gates;
-   an open batch is not carried. It takes longctx_size of src's desc; what was in `mem` is lost, but
-   E_ARG (the two overlap) and E_SPACE change nothing. */
-LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *);
-/* Where a context starts counting, 0 to 2^62, with memory or feedback a multiple of the block;
-   E_ORDER unless it is empty: no token, not in an open batch either, and no feedback set. */
+/* Forks src: `mem` becomes a context, (longctx *)mem, with all that src has, its settings and
+   instruction set too, but no open batch. It needs longctx_size of src's desc; what was in `mem` is
+   lost, except that E_ARG (the two overlap) and E_SPACE change nothing. */
+LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *src);
+/* Sets where a context starts counting, 0 to 2^62, with memory or feedback a multiple of the block.
+   E_ORDER unless it is empty: no token, not even in an open batch, and no feedback set. */
 LONGCTX_API int longctx_seek(longctx *, int64_t position);
 
 /* ---- forward ------------------------------------------------------------------------------- */
 
-/* Most tokens that the next attend may take: max_batch, with memory or feedback no further than
-   the block's end; 0 while feedback is due. */
+/* The most tokens the next attend may take: max_batch, with memory or feedback at most up to the
+   block's end; 0 while feedback is due. */
 LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
-   out [n][n_heads][head_dim_v], which overlaps none of them; float32, contiguous, un-rotated. The n
-   tokens follow the committed ones, and token i sees those and tokens 0..i of the call, as far as
-   its window reaches; n = 0 does nothing. k = v = NULL: reads only, of at most the rows that the
-   layer (or the one it reads from) has in the open batch, else E_ORDER. */
+   out [n][n_heads][head_dim_v], overlapping none of them; float32, contiguous, un-rotated. The n
+   tokens follow the committed ones; token i sees those and tokens 0..i of the call, as far as its
+   window reaches. n = 0 does nothing. k = v = NULL (a kv_from layer: always) only reads: of at most
+   the tokens that the layer, or its source, has in the open batch, else E_ORDER. E_ARG for more
+   than longctx_room or one of k and v alone, E_ORDER while feedback is due. */
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
-/* The caller's own threads: call it once for each part 0 <= part < n_parts, all arguments alike,
-   in any order or at once. Then, once, join with the same layer, n and out, before another layer is
-   attended: that forgets parts that wait. E_ORDER while a part is missing; who calls one again
-   calls all again. Until join `out` is unspecified, and from parts that write to join the layer has
-   no batch. Parts beyond max_threads do nothing; nor, of a batch of more than 96 rows (n times
-   n_heads/n_kv_heads), those beyond n_kv_heads: give longer ones in pieces. */
+/* For your own threads: call it once for each part 0 <= part < n_parts, all other arguments equal,
+   in any order or at once. Then call join once, with the same layer, n and out, before another
+   layer is attended: that discards waiting parts. E_ORDER while a part is missing; to repeat one
+   part, repeat all. `out` is unspecified until join; once a part has written, the layer has no
+   batch until join. Parts beyond max_threads do nothing; nor, with more than 96 queries to a KV
+   head (n times n_heads/n_kv_heads), do those beyond n_kv_heads: commit long batches in pieces. */
 LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q, const float *k,
                                     const float *v, float *out, int part, int n_parts);
 LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
-/* Time moves n tokens; rows attended beyond n were drafts and are gone. With memory this is where
-   rows are folded, in every 16th token about 16 rows of each KV head. E_ARG beyond longctx_room,
-   E_ORDER while a layer has fewer than n rows or feedback is due. */
+/* Time advances by n tokens; those attended beyond n were drafts and are gone. With memory, tokens
+   are folded here: at every 16th, about 16 in each KV head. E_ARG beyond longctx_room, E_ORDER if a
+   layer has fewer than n tokens or feedback is due. */
 LONGCTX_API int longctx_commit(longctx *, int n);
-/* Learned sinks (gpt-oss): logits [n_heads] before softmax, finite or -INFINITY; NULL = off. Not
-   the sink tokens of the desc; both may be on. */
+/* Learned sinks (gpt-oss): logits [n_heads] before softmax, finite or -INFINITY; NULL = off. These
+   are not the desc's sink tokens; both may be on. */
 LONGCTX_API int longctx_set_sink_logits(longctx *, int layer, const float *logits);
 
 /* ---- memory -------------------------------------------------------------------------------- */
 
-/* How much of memory each query head takes: logits [n_heads] before the sigmoid, not NaN; at most
-   -87 is closed, NULL closes all. E_ARG for a layer without memory. */
+/* How much memory each query head mixes in: logits [n_heads] before the sigmoid, not NaN; -87 or
+   less is closed, NULL closes all. E_ARG for a layer without memory. */
 LONGCTX_API int longctx_set_gate(longctx *, int layer, const float *logits);
-/* dst remembers what src remembers, too: shards of a text sum, but for each shard's sinks and what
-   is still in its window. Only what src has settled, which is all blocks that left it; no position
-   moves. E_MISMATCH unless both are of one desc (max_threads may differ), E_DESC where a layer
-   remembers by the delta rule or none does. */
+/* Adds src's memory to dst's, so that shards of a text sum up, except for each shard's sinks and
+   what is still in its window. Only what src has settled counts: all blocks that left its window.
+   No position moves. E_ARG if dst is src, E_MISMATCH unless both have one desc (max_threads may
+   differ), E_DESC if a layer uses the delta rule or none has memory. */
 LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src);
 
 /* ---- feedback ------------------------------------------------------------------------------ */
 
-/* The rows of a layer, [feedback_len][feedback_dim], yours to read and write; they are saved and
-   copied with the state, as they are. NULL for a layer that has none. */
+/* A layer's rows, [feedback_len][feedback_dim], yours to read and write; saved and copied with the
+   state, unchanged. NULL for a layer that has none of its own. */
 LONGCTX_API float *longctx_feedback(longctx *, int layer);
-/* 1 before the first token and after the commit that fills a block, until each layer's rows were
-   set since. */
+/* 1 before the first token and after a commit that fills a block, until every layer's rows have
+   been set. */
 LONGCTX_API int longctx_feedback_due(const longctx *);
-/* What attention knows of a layer's rows: q [feedback_len][n_heads][head_dim], k [feedback_len]
-   [n_kv_heads][head_dim], v [feedback_len][n_kv_heads][head_dim_v], un-rotated. They replace the
-   old ones. E_ARG for a layer without rows or a NULL, E_ORDER but at a block's start before any
-   token of it was attended. */
+/* Gives attention a layer's rows, replacing the old ones: q [feedback_len][n_heads][head_dim],
+   k [feedback_len][n_kv_heads][head_dim], v [feedback_len][n_kv_heads][head_dim_v], un-rotated.
+   E_ARG for a layer without rows of its own or a NULL, E_ORDER except at a block's start before any
+   of its tokens is attended. */
 LONGCTX_API int longctx_feedback_set(longctx *, int layer, const float *q, const float *k,
                                      const float *v);
-/* Attention of the rows last set, over them all and the tokens since: before set at a block's end
-   that block, right after set none. out [feedback_len][n_heads][head_dim_v]. As many calls as you
-   like; errors as of set, and E_ORDER when nothing was set yet. */
+/* Attention of the rows last set, over all of them and the tokens since: at a block's end, before
+   set, that block's; right after set, none. out [feedback_len][n_heads][head_dim_v]. Call it as
+   often as you like; errors as for set, and E_ORDER if nothing was set yet. */
 LONGCTX_API int longctx_feedback_attend(longctx *, int layer, float *out);
 
 /* ---- state files --------------------------------------------------------------------------- */
 
-/* Exactly the bytes that longctx_save writes now. */
+/* The bytes that longctx_save would write now, exactly. */
 LONGCTX_API size_t longctx_state_size(const longctx *);
 #ifndef LONGCTX_NO_STDIO
 /* Writes the committed state at the file's position and leaves the file right behind it. It does
-   not flush: a full disk may show only when you do, or at fclose. */
+   not flush: a full disk may show only at your fflush or fclose. */
 LONGCTX_API int longctx_save(const longctx *, FILE *);
-/* A context in raw memory. The file decides the desc, so compare longctx_get_desc with yours before
-   you attend: rows of another shape are read from, and written to, buffers of another size. When
-   you know the desc, longctx_init and longctx_restore compare it. max_threads is 1, so one part
-   does all; longctx_size of the saver's desc with max_threads 1 is enough, and no call reads it
-   from the file: keep it beside. NULL on failure with *error set (may be NULL); what was in `mem`
-   is lost. */
+/* Makes a context in raw memory. The desc is the file's, so compare longctx_get_desc with yours
+   before you attend: with another shape, attend reads and writes past your q, k, v and out. If you
+   know the desc, longctx_init and longctx_restore compare it for you. max_threads is 1, so one part
+   does all. `bytes`: longctx_size of the saver's desc with max_threads 1 is enough; no call reads
+   it from the file, so keep it beside. NULL on failure, with *error set (may be NULL); what was in
+   `mem` is lost. */
 LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
-/* Into a live context of the same desc (max_threads may differ). Verifies the whole state before
-   it touches the context, so the file must be seekable; a refusal changes nothing. Should reading
-   fail after that (E_IO), the context is reset: set its sink logits and gates again. */
+/* Reads into a live context of the same desc (max_threads may differ). Verifies the whole state
+   before it touches the context, so the file must be seekable; a refusal changes nothing. If
+   reading fails after that (E_IO), the context is reset: set its sink logits and gates again. */
 LONGCTX_API int longctx_restore(longctx *, FILE *);
 #endif
 
 /* ---- questions ----------------------------------------------------------------------------- */
 
 LONGCTX_API int64_t longctx_position(const longctx *); /* of the next token                      */
-/* Resolved, no zeros left to derive; but a kv_from layer as it was given, though its source's rope
-   and positions count. Its pointers lead into the block, layers (if the desc had any) into a list
-   made by this call: it counts as a use of the context. */
+/* Resolved, no zeros left to derive; a kv_from layer shows its own rope and positions, though its
+   source's apply. Pointers lead into the block; `layers` (if the desc had any) is a list there that
+   this call writes, so it counts as a use of the context. */
 LONGCTX_API longctx_desc longctx_get_desc(const longctx *);
 LONGCTX_API const char *longctx_error(int code);
 LONGCTX_API const char *longctx_version(void);
@@ -423,9 +426,9 @@ LONGCTX_API const char *longctx_isa_name(int isa);
 
 /* ---- static arrays ------------------------------------------------------------------------- */
 
-/* longctx_size as a constant: of a desc by longctx_desc_make(n_layers, n_heads, n_kv_heads,
-   head_dim, window) in which sinks, max_batch, type_k and type_v are set, and beyond them only what
-   takes no room: block, positions, rope (but NONE), rope_base, rope_mscale, scale, softcap. Of a
+/* longctx_size as a constant, for a desc from longctx_desc_make(n_layers, n_heads, n_kv_heads,
+   head_dim, window) with sinks, max_batch, type_k and type_v set and, beyond them, only fields that
+   take no room: block, positions, rope (except NONE), rope_base, rope_mscale, scale, softcap. For a
    bad desc it means nothing: longctx_init has the last word. The array must be aligned as malloc
    aligns: put it in a union with an int64_t, a double and a pointer. */
 #define LONGCTX_STATIC_SIZE(n_layers, n_heads, n_kv_heads, head_dim, window, sinks, max_batch,   \
@@ -496,7 +499,7 @@ on regardless."
 
 #if defined(__clang__) && (defined(__x86_64__) || defined(__aarch64__)) &&                       \
     !defined(LONGCTX_ALLOW_FAST_MATH)
-#define LCX_PRECISE 1 /* clang does not tell of all the parts: whatever they are, not here */
+#define LCX_PRECISE 1 /* not every part of fast-math has a macro in clang: turn them all off */
 #pragma float_control(precise, on, push)
 #endif
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -518,7 +521,7 @@ on regardless."
 #define LCX_GNU 0
 #endif
 
-/* Which instruction sets this build has. The numbers are longctx_isa's. */
+/* Instruction sets by longctx_isa's numbers; then which of them this build has. */
 #define LCX_SCALAR 0
 #define LCX_SCALAR_FMA 1
 #define LCX_SSE2 2
@@ -553,7 +556,7 @@ on regardless."
 #endif
 
 #if defined(__OPTIMIZE_SIZE__) && !LCX_X86 && !LCX_ARM && !LCX_WEB
-#define LCX_SMALL 1 /* scalar words alone, asked to be small: one set, one shape, no unrolling */
+#define LCX_SMALL 1 /* -Os without SIMD: one instruction set, small shapes, no unrolling */
 #else
 #define LCX_SMALL 0
 #endif
@@ -580,7 +583,7 @@ on regardless."
 #define LCX_UNROLL
 #endif
 #if LCX_GNU && defined(__x86_64__)
-#define LCX_KEEP(t) __asm__("" : "+v"(t)) /* under loose math flags (x + magic) - magic cancels */
+#define LCX_KEEP(t) __asm__("" : "+v"(t)) /* or fast-math cancels (x + magic) - magic */
 #elif LCX_GNU && defined(__aarch64__)
 #define LCX_KEEP(t) __asm__("" : "+w"(t))
 #elif LCX_GNU && defined(LONGCTX_ALLOW_FAST_MATH)
@@ -595,7 +598,7 @@ on regardless."
 #endif
 #if LCX_GNU
 #define LCX_FETCH(p) __builtin_prefetch(p, 0, 2) /* not into the nearest cache: it is full */
-#define LCX_CLEAR(p) __atomic_store_n(p, 0, __ATOMIC_RELAXED) /* parts may at once */
+#define LCX_CLEAR(p) __atomic_store_n(p, 0, __ATOMIC_RELAXED) /* parts may do so at once */
 #else
 #define LCX_FETCH(p) ((void)0)
 #define LCX_CLEAR(p) ((void)(*(p) = 0))
@@ -619,20 +622,20 @@ on regardless."
 #define LCX_SPAN 64                  /* tokens: the unit of softmax; another changes every bit */
 #define LCX_SEGMENT 512              /* tokens: the unit of merging partial results; likewise */
 #define LCX_ROWS 96                  /* most (token, head) rows in one pass over the keys */
-#define LCX_DIRECT 8                 /* every set reads float16 of so many rows as it is */
+#define LCX_DIRECT 8                 /* up to so many rows, every set reads float16 unwidened */
 #define LCX_DIMS 576                 /* largest head_dim and head_dim_v */
-#define LCX_BIG 1.09951163e12f       /* 2^40: holds queries and keys so that no score overflows */
+#define LCX_BIG 1.09951163e12f       /* 2^40: clamps queries and keys so that no score overflows */
 #define LCX_MAX 3.40282347e38f
 #define LCX_INFINITY lcx_float(0x7f800000u)
 #define LCX_MASKED (-3e38f)          /* score of a key that a row does not see */
-#define LCX_KEY (32 * LCX_BIG)       /* what no rotation, by mscale 16 at most, makes of LCX_BIG */
+#define LCX_KEY (32 * LCX_BIG)       /* above any rotated key: sqrt(2) * 16 (mscale) * LCX_BIG */
 #define LCX_NOTHING (-1e30f)         /* maximum of a row that has seen nothing yet */
 #define LCX_LOG2E 1.4426950408889634
-#define LCX_STRIP 16                 /* columns of M, tokens and rows that memory takes at once */
-#define LCX_AHEAD 2048               /* floats of a memory that are fetched before its use */
-#define LCX_FOLDED 4194304.0f        /* 2^22: louder rows are not folded; 2^30 loud ones recalled by
-                                        the loudest query still stay within float32 */
-#define LCX_STOCK 1.329227996e36f    /* 2^120: the most that M or z holds */
+#define LCX_STRIP 16                 /* columns of M, tokens or rows that memory takes at once */
+#define LCX_MEMORY_AHEAD 2048               /* floats of a memory to prefetch before it is used */
+#define LCX_FOLDED 4194304.0f        /* 2^22: rows that reach it are not folded; 2^30 rows below it,
+                                        recalled by the largest query, still fit float32 */
+#define LCX_STOCK 1.329227996e36f    /* 2^120: bound on every element of M and z */
 
 LCX_INLINE int lcx_min(int a, int b) { return a < b ? a : b; }
 LCX_INLINE int64_t lcx_min64(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -671,8 +674,8 @@ static LCX_UNUSED uint64_t lcx_mulhi(uint64_t a, uint64_t b)
   return ah * bh + (mid >> 32) + (mid2 >> 32);
 }
 
-/* x = 2^e * (1 + fraction), x a normal double > 0: e, and log2(1 + fraction) as a 64-bit
-   fraction, by 64 squarings */
+/* x = 2^e * m, 1 <= m < 2, a normal double > 0: e, and log2(m) as a 64-bit fraction, by 64
+   squarings */
 static LCX_UNUSED int lcx_log2(double x, uint64_t *fraction)
 {
   uint64_t u, m, f = 0;
@@ -702,8 +705,8 @@ static LCX_UNUSED uint64_t lcx_exp2_minus(uint64_t f)
   return sum;
 }
 
-/* RoPE's step in 2^-64 turns a token: 2^64 / (2 pi) * base^(-i/half), integers only, so that every
-   machine rotates alike (arXiv 2104.09864, theta_i) */
+/* RoPE's step per token, in units of 2^-64 turn: 2^64 / (2 pi) * base^(-i/half), in integers so
+   that every machine rotates alike (arXiv 2104.09864, theta_i) */
 static LCX_UNUSED uint64_t lcx_rope_step(double base, int i, int half)
 {
   uint64_t f, n = (uint64_t)i, d = (uint64_t)half, turn = 0x28be60db9391054au; /* 2^64 / (2 pi) */
@@ -731,7 +734,7 @@ static LCX_UNUSED uint64_t lcx_freq_step(double radians)
   return u >> 63 ? 0 - step : step;
 }
 
-/* 2^-x, x >= 0, to the last bit or two */
+/* 2^-x for x >= 0, within an ulp */
 static LCX_UNUSED float lcx_pow2_minus(double x)
 {
   uint64_t whole = (uint64_t)x, f = (uint64_t)((x - (double)whole) * 18446744073709551616.0);
@@ -740,6 +743,7 @@ static LCX_UNUSED float lcx_pow2_minus(double x)
   return (float)y;
 }
 
+/* by Newton's method: no libm; 64 steps are plenty for any int */
 static LCX_UNUSED double lcx_sqrt(double x)
 {
   double y = x > 1 ? x : 1;
@@ -797,16 +801,16 @@ LCX_INLINE float lcx_held(float x, float limit)
              [head_dim/4][tile][4]       int8 (+128), then scales [tile]
      values  panels of 64 dims, each     [tile][<= 64], for int8 [tile/4][<= 64][4]; then scales
 
-   int8 stands four by four for the integer dot products: four dims of a key, four tokens of
-   values. A window uses tiles of 64, or of 16 where 64 would waste memory; sinks and feedback use
-   one tile of about their number below 64. Kernels read up to 64 lanes past a tile's last row into
-   whatever follows (LCX_GUARD bytes follow the last one): such scores are masked, such sums stay in
-   the padding of o's rows, where nobody looks. */
+   int8 lies in quads for the integer dot products: four dims of a key, four tokens of values. The
+   window uses tiles of 64, or of 16 where 64 would waste memory; sinks and feedback use tiles of
+   64, or one of about their number if fewer. Kernels may read up to 64 lanes past a tile's last row
+   into whatever follows (LCX_GUARD bytes behind the last tile): scores there are masked, sums land
+   in the padding of o's rows, which nobody reads. */
 typedef struct lcx_store {
   int32_t type_k, type_v, head_dim, head_dim_v;
   int32_t tile;                    /* tokens in a tile                                           */
   int32_t tiles;                   /* tiles in a KV head's ring                                  */
-  uint32_t scale_k, val, scale_v;  /* bytes from a tile's start to: key scales, values, scales   */
+  uint32_t scale_k, val, scale_v;  /* offsets in a tile: of key scales, values, value scales     */
   uint32_t bytes;                  /* of a tile                                                  */
 } lcx_store;
 
@@ -814,7 +818,7 @@ typedef struct lcx_store {
 
 LCX_INLINE int lcx_elem(int type) { return type == LONGCTX_F32 ? 4 : type == LONGCTX_Q8 ? 1 : 2; }
 
-/* The shape of a tile. Every product fits: dims <= 576, tile <= 64. */
+/* Shape of tiles `gap` bytes apart; tiles is left 0. Ints suffice: dims <= 576, tile <= 64. */
 static LCX_UNUSED void lcx_store_make(lcx_store *s, int type_k, int type_v, int head_dim,
                                       int head_dim_v, int tile, int gap)
 {
@@ -874,12 +878,12 @@ LCX_INLINE size_t lcx_tile_at(const lcx_store *s, int64_t x)
    end of a store's only one. */
 typedef struct lcx_span {
   const unsigned char *tile[4];
-  int at[4];    /* the group's first token inside its tile                                       */
-  ptrdiff_t ahead; /* bytes to the ring's next span, to be fetched early; 0 = not in one piece   */
-  int alone;       /* so does a row alone: lcx_fetches_alone, room 7                             */
+  int at[4];       /* index of the group's first token in its tile                               */
+  ptrdiff_t ahead; /* bytes to the ring's next span, for prefetch; 0 unless a tile is a span     */
+  int fetch_alone; /* prefetch for a single row, too: lcx_fetches_alone, room 7                  */
 } lcx_span;
 
-/* The span whose first tile is the ring's `slot`; it starts with a tile. */
+/* The span that starts with the tile in ring slot `slot`; fetch_alone is left 0. */
 LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, int slot)
 {
   lcx_span r;
@@ -890,7 +894,7 @@ LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, i
   }
   r.ahead = s->tile != LCX_SPAN ? 0 : slot + 1 < s->tiles ? (ptrdiff_t)s->bytes
                                                           : -(ptrdiff_t)s->bytes * slot;
-  r.alone = 0;
+  r.fetch_alone = 0;
   return r;
 }
 
@@ -905,48 +909,48 @@ LCX_INLINE const unsigned char *lcx_column(const lcx_span *s, int c, int size)
    sinks and among the feedback rows. */
 enum { LCX_WINDOW, LCX_SINKS, LCX_FED };
 
-/* What a row sees of a store, from <= x < to, and the x at which its query stands: the distance to
-   a key is |stand - x|. */
+/* What a row sees of a store, from <= x < to, and the x of its query: it is |stand - x| from a
+   key. */
 typedef struct lcx_view { int64_t from, to, stand; } lcx_view;
 
-/* Up to LCX_ROWS queries on their way through the keys of one KV head; a row is one query head of
-   one token. Arrays lie in the block's scratch; those of three or two are by store. */
+/* Up to LCX_ROWS queries passing over the keys of one KV head; a row is one query head of one
+   token. Arrays lie in the block's scratch; [3] and [2] are indexed by store. */
 typedef struct lcx_rows {
   int n, head_dim, head_dim_v;
   int stride;            /* floats between rows of o and sum_o: head_dim_v rounded up to 64      */
   float cap;             /* soft-cap in base 2; 0 = none                                         */
-  float *q[3];           /* [n][head_dim] scaled to base 2, rotated; of feedback the window's    */
+  float *q[3];           /* [n][head_dim] scaled to base 2, rotated; LCX_FED's is the window's   */
   lcx_view *view[3];     /* [n]                                                                  */
   float *slope;          /* [n] ALiBi in base 2, negative; NULL = none                           */
   int *bad;              /* [n] the query was NaN or infinite                                    */
-  int *lo, *hi;          /* [n] visible part of the span at hand                                 */
-  float *m, *l, *o;      /* [n], [n], [n][stride] maximum, sum, values of the segment at hand    */
-  float *lane;           /* [n][16] the sum's lanes                                              */
+  int *lo, *hi;          /* [n] columns of the current span that are visible: lo <= c < hi       */
+  float *m, *l, *o;      /* [n], [n], [n][stride] maximum, sum, values of the current segment    */
+  float *lane;           /* [n][16] partial sums, which add up to l                              */
   float *rescale;        /* [n + 16] 2^(old m - new m)                                           */
-  float *s;              /* [n][64] scores, then weights, of the span at hand                    */
+  float *s;              /* [n][64] scores of the current span, then its weights                 */
   float *sum_m, *sum_l, *sum_o; /* like m, l, o, over all segments so far                        */
-  float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: of the window, of the sinks    */
-  float *line, *key;     /* [head dims + 32] a row on its way in; the key, rotated               */
-  float *keys, *vals;    /* a span widened to float32, or of no length, as all below             */
-  int alone;             /* what lcx_span.alone will be                                          */
-  int careful;           /* other parts may be writing other tiles of 16 of the span at hand     */
-  int32_t *qi;           /* [n][head_dim/4][2] int8 queries, packed for the words                */
+  float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: for the window, for the sinks  */
+  float *line, *key;     /* [head dims + 32] scratch for one row; a key, rotated                 */
+  float *wide_keys, *wide_vals; /* a span in float32; empty if unused, like the arrays below     */
+  int fetch_alone;       /* lcx_span.fetch_alone of each span                                    */
+  int careful;           /* other parts may be writing other 16-token tiles of this span         */
+  int32_t *qi;           /* [n][head_dim/4, rounded up][2] 14-bit queries for int8 keys, packed  */
   float *qi_scale;       /* [n]                                                                  */
   int32_t *qi_shift;     /* [n] what the +128 of the keys adds to a dot product, negated         */
-  int32_t *wi;           /* [n][32] int8 weights, packed for the words; of bytes the first 16    */
+  int32_t *wi;           /* [n][32] 8-bit weights for int8 values, packed; 16 if vw_quad is 1    */
   float *wi_scale;       /* [n]                                                                  */
-  int64_t turned[2];     /* the position turn[] stands for, or LCX_NOWHERE                       */
+  int64_t turned[2];     /* the position that turn[] is for, or LCX_NOWHERE                      */
   float *phi;            /* [head_dim][16] features of 16 queries or keys                        */
   float *back;           /* [pairs][2][16] cos, sin that rotate 16 keys back                     */
   float *val, *recalled; /* [strips][16][16] values to be folded; what 16 rows recall            */
-  int64_t backed;        /* the layer and position back[] stands for, -1 = none                  */
-  int back_layer;
+  int64_t backed;        /* position of the first key that back[] is for, -1 = none              */
+  int back_layer;        /* and the layer                                                        */
 } lcx_rows;
 
-/* One KV head's memory: M in strips of 16 columns, [strips][head_dim][16], so that one pass over
-   a strip reads one stream; then z [head_dim]; padding is 0 or of no account. Behind them, of the
-   same shape, what is on its way: the rows folded since the last settling, upon what rounding took
-   from M and z by then. */
+/* The shape of one KV head's memory: M in strips of 16 columns, [strips][head_dim][16], so that a
+   pass over a strip reads one stream; then z [head_dim]; padding is 0 or ignored. Behind them, in
+   the same shape, what is on its way: sums over the rows folded since the last settling, on top of
+   what rounding had taken from M and z by then. */
 typedef struct lcx_memory {
   int32_t dims, dims_v;
   int32_t strips;
@@ -963,17 +967,17 @@ LCX_INLINE lcx_memory lcx_memory_make(int head_dim, int head_dim_v)
   return m;
 }
 
-/* visible tokens of a span: first <= token < last, by all its rows alike, or by some */
+/* visible columns of a span, first <= c < last; alike: the same ones to each row */
 typedef struct lcx_hull { int first, last, alike; } lcx_hull;
 
-/* how many columns of a span steps of this width pass over to see them */
-LCX_INLINE int lcx_passed(lcx_hull h, int step)
+/* columns that aligned steps of this width pass over to cover h */
+LCX_INLINE int lcx_covered(lcx_hull h, int step)
 {
   return lcx_min(lcx_up(h.last, step), LCX_SPAN) - h.first / step * step;
 }
 
-/* How many rows a kernel takes at once, and the kernels: rows r.. over the keys of a span, over a
-   panel of its values. */
+/* Kernels of one type that take `rows` rows at once, from r on: qk over the keys of a span, pv over
+   one panel of its values. */
 typedef struct lcx_shape {
   int type, rows;
   void (*qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, const float *q, int r,
@@ -982,7 +986,7 @@ typedef struct lcx_shape {
              lcx_hull seen);
 } lcx_shape;
 
-/* One instruction set's kernels; room 6 says what each does, room 5 what the numbers are. */
+/* One set's kernels; room 6 says what each does, room 5 what `direct` and the shapes are. */
 typedef struct lcx_kernels {
   int direct;
   const lcx_shape *shapes; /* by type, most rows first, one row last */
@@ -1008,14 +1012,14 @@ typedef struct lcx_kernels {
   void (*sum)(float *x, const float *more, float *rest, int n, int onto);
 } lcx_kernels;
 
-/* bfloat16 is widened to float32 span by span, float16 when more than `direct` rows share it. */
+/* Is it widened to float32, span by span? bfloat16 always, float16 for more than `direct` rows. */
 LCX_INLINE int lcx_widens(int type, int rows, int direct)
 {
   return type == LONGCTX_BF16 || (type == LONGCTX_F16 && rows > direct);
 }
 
 #if LCX_GNU && !defined(__clang__)
-#pragma GCC diagnostic push /* gcc 12's own AVX-512 headers are not silent inside our functions */
+#pragma GCC diagnostic push /* gcc 12's own AVX-512 headers warn inside our functions */
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wsign-conversion"
@@ -1045,12 +1049,12 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
 
 /* ============================================================================================ */
 /* == 5 WORDS ==                                                                                */
-/* What a vector can do, said once per instruction set in the same order; used by room 6 alone. */
+/* Vector operations, defined once per instruction set in the same order; used only by room 6.  */
 
-/* v_width lanes of float32. fma(a, b, c) = a*b + c, in one rounding where the set has it (class
-   one), in two where not (class two).
+/* v_width lanes of float32. fma(a, b, c) = a*b + c, rounded once where the set can (class one),
+   twice elsewhere (class two). LCX_FN(x): this set's x. LCX_T: its target attribute.
 
-   Rule 0: no v_add or v_sub ever has a product as an operand; one that an addition may take is
+   Rule 0: no v_add or v_sub ever takes a v_mul; a product that may be added later is written
    v_fma(a, b, 0). So no compiler can contract anything of ours, in any mode, and bits stay the
    same; class two's own v_fma keeps its product apart by hand.
 
@@ -1058,22 +1062,22 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      v_pick(a, b, x, y) = a < b ? x : y
      v_exp2i(p, t): p * 2^i, i the low bits of t, by integer addition to the exponent
      LCX_FN(hmax): largest lane      v_lanes: 0, 1, 2, ...
-     v_int: int32 lanes to float
+     v_from_int: int32 lanes to float
      v_store_f16: of numbers within 65504, nearest even; only where a set has an instruction
-     v_shapes_*: S(type, rows, vectors of keys, for a rest, vectors of values, for a rest), how much
-       a kernel holds in registers, most rows first: at most 6 rows (int8: 4) and 8 vectors, one row
-       last. LCX_SHAPES refuses what would not fit a span or a panel
-     v_single(type): where a narrower set's kernels of one row are faster, its entry in the table:
-       long vectors are too few chains to fill an fma's latency (if that set is in the build)
-     v_direct: up to so many rows read float16 as it is; more share one that was widened
+     v_shapes_*: S(type, rows, vectors of keys, of a rest, vectors of values, of a rest): what a
+       kernel holds in registers, at most 6 rows (int8: 4) and 8 vectors; most rows first, one row
+       last. LCX_SHAPES refuses what does not fit a span or a panel
+     v_single(type): the table entry for one row, from a narrower set (if in the build) that is
+       faster there: one row of long vectors has too few chains to hide an fma's latency
+     v_direct: up to so many rows read float16 directly; more share one widened copy
 
-   int8 dots, exact on every set: to each lane of a, vq_dot adds four neighbouring bytes of keys
-   (unsigned) by four 14-bit integers, vw_dot four of values (signed) by four unsigned bytes. vq_sum
-   and vw_sum tell what a came to, the first one with `shift` added, which is -128 times the sum of
-   the integers. A span of values comes to less than 2^22, so a set may sum 256 times as much.
+   int8 dots, exact on every set: to each lane of a, vq_dot adds the dot of four neighbouring bytes
+   of keys (unsigned) and four 14-bit integers, vw_dot that of four bytes of values (signed) and
+   four unsigned bytes. vq_sum and vw_sum give a's total, vq_sum plus `shift`: -128 times the sum of
+   the integers. A span of values adds up to less than 2^22, so a set may keep 256 times as much.
    Multipliers lie as these words read them, a quad of queries in two int32, of weights in vw_quad:
-   vq_store packs v_width queries from lane d on, vw_store weights from j on, each the low bits of a
-   lane of t. */
+   vq_store packs v_width queries from dim d on, vw_store weights from column j on, each from the
+   low bits of a lane of t. */
 
 #if LCX_PASS == LCX_AVX512
 #define LCX_HAVE_AVX512 1
@@ -1113,7 +1117,7 @@ LCX_T LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 typedef struct LCX_FN(acc) { v_i32 high, low; } LCX_FN(acc); /* q = 128*high + low, bytes both */
 #define vi_load(p) _mm512_loadu_si512((const void *)(p))
 #define vi_zero() _mm512_setzero_si512()
-#define v_int(a) _mm512_cvtepi32_ps(a)
+#define v_from_int(a) _mm512_cvtepi32_ps(a)
 #define vq_zero(a) ((a).high = (a).low = _mm512_setzero_si512())
 #define vq_dot(a, k, q)                                                                          \
   ((a).high = _mm512_dpbusd_epi32((a).high, k, _mm512_set1_epi32((q)[0])),                       \
@@ -1144,7 +1148,7 @@ LCX_T LCX_INLINE void LCX_FN(vq_store)(int32_t *q, v_f32 t)
 #define v_shapes_f16(S) S(F16, 6, 4, 1, 4, 4) S(F16, 4, 4, 1, 4, 4) S(F16, 1, 4, 1, 4, 3)
 #endif
 #define v_shapes_q8(S) S(Q8, 4, 2, 1, 4, 4) S(Q8, 1, 4, 1, 4, 4)
-#define v_direct LCX_ROWS /* reading half the bytes outweighs widening anew */
+#define v_direct LCX_ROWS /* reading half the bytes outweighs repeated widening */
 
 #elif LCX_PASS == LCX_AVX2
 #define LCX_HAVE_AVX2 1
@@ -1169,7 +1173,7 @@ LCX_T LCX_INLINE void LCX_FN(vq_store)(int32_t *q, v_f32 t)
 #define v_min(a, b) _mm256_min_ps(a, b)
 LCX_T LCX_INLINE v_f32 LCX_FN(pick)(v_f32 a, v_f32 b, v_f32 x, v_f32 y)
 {
-  v_f32 is = _mm256_cmp_ps(a, b, _CMP_LT_OQ); /* no blend: so gcc 12 drops a side that is 0 */
+  v_f32 is = _mm256_cmp_ps(a, b, _CMP_LT_OQ); /* not a blend: so gcc 12 drops a side that is 0 */
   return _mm256_or_ps(_mm256_and_ps(is, x), _mm256_andnot_ps(is, y));
 }
 #define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
@@ -1187,7 +1191,7 @@ LCX_T LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 typedef v_i32 LCX_FN(acc);
 #define vi_load(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define vi_zero() _mm256_setzero_si256()
-#define v_int(a) _mm256_cvtepi32_ps(a)
+#define v_from_int(a) _mm256_cvtepi32_ps(a)
 #define vq_zero(a) ((a) = _mm256_setzero_si256())
 #define vq_dot(a, k, q) /* even bytes by [0], odd by [1], widened: pmaddubsw would saturate */   \
   ((a) = _mm256_add_epi32(                                                                       \
@@ -1195,7 +1199,7 @@ typedef v_i32 LCX_FN(acc);
                                              _mm256_set1_epi32((q)[0]))),                        \
        _mm256_madd_epi16(_mm256_srli_epi16(k, 8), _mm256_set1_epi32((q)[1]))))
 #define vq_sum(a, shift) _mm256_add_epi32(a, _mm256_set1_epi32(shift))
-#define vw_dot(a, v, w) /* 256 times what it is: signed bytes, in the upper halves of shorts */  \
+#define vw_dot(a, v, w) /* 256 times the dot: signed bytes in the upper halves of shorts */      \
   ((a) = _mm256_add_epi32(                                                                       \
        _mm256_add_epi32(                                                                         \
            a, _mm256_madd_epi16(_mm256_slli_epi16(v, 8), _mm256_set1_epi32((w)[0]))),            \
@@ -1203,6 +1207,7 @@ typedef v_i32 LCX_FN(acc);
                          _mm256_set1_epi32((w)[1]))))
 #define vw_sum(a) _mm256_srai_epi32(a, 8)
 #define vw_quad 2
+/* v_width/4 quads of lanes into shorts, per quad lanes 0 and 2, then 1 and 3 */
 LCX_T LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 {
   v_i32 a = _mm256_and_si256(_mm256_castps_si256(t), _mm256_set1_epi32(bits));
@@ -1226,8 +1231,8 @@ LCX_T LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 #define v_set(x) _mm_set1_ps(x)
 #define v_load(p) _mm_loadu_ps(p)
 #define v_store(p, a) _mm_storeu_ps(p, a)
-/* A half's exponent moved up by 112 is right, but below 2^-14, where there is no leading 1: there
-   twice that, less 2^-14, is right, and only there smaller. */
+/* A half's exponent plus 112 is right down to 2^-14. Below that no leading 1 is implied: twice the
+   result less 2^-14 is right, and only there is that the smaller of the two. */
 LCX_INLINE v_f32 LCX_FN(load_f16)(const void *p)
 {
   __m128i h = _mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p));
@@ -1274,7 +1279,7 @@ LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 typedef v_i32 LCX_FN(acc);
 #define vi_load(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
 #define vi_zero() _mm_setzero_si128()
-#define v_int(a) _mm_cvtepi32_ps(a)
+#define v_from_int(a) _mm_cvtepi32_ps(a)
 #define vq_zero(a) ((a) = _mm_setzero_si128())
 #define vq_dot(a, k, q)                                                                          \
   ((a) = _mm_add_epi32(                                                                          \
@@ -1335,9 +1340,9 @@ LCX_INLINE float LCX_FN(hmax)(v_f32 a) { return vmaxvq_f32(a); }
 typedef v_i32 LCX_FN(acc);
 #define vi_load(p) vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)(p)))
 #define vi_zero() vdupq_n_s32(0)
-#define v_int(a) vcvtq_f32_s32(a)
+#define v_from_int(a) vcvtq_f32_s32(a)
 #define vq_zero(a) ((a) = vdupq_n_s32(0))
-/* sum of each 4 neighbours of a by the 4 of b */
+/* a + dots of each 4 neighbours of low, then of high, with the 4 shorts at w */
 LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32_t *w)
 {
   int16x4_t b = vld1_s16((const int16_t *)(const void *)w);
@@ -1405,7 +1410,7 @@ LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 typedef v_i32 LCX_FN(acc);
 #define vi_load(p) wasm_v128_load(p)
 #define vi_zero() wasm_i32x4_splat(0)
-#define v_int(a) wasm_f32x4_convert_i32x4(a)
+#define v_from_int(a) wasm_f32x4_convert_i32x4(a)
 #define vq_zero(a) ((a) = wasm_i32x4_splat(0))
 #define vq_dot(a, k, q)                                                                          \
   ((a) = wasm_i32x4_add(                                                                         \
@@ -1494,7 +1499,7 @@ LCX_INLINE v_i32 LCX_FN(vi_load)(const void *p)
 }
 #define vi_load(p) LCX_FN(vi_load)(p)
 #define vi_zero() 0
-#define v_int(a) ((float)(a))
+#define v_from_int(a) ((float)(a))
 #define vq_zero(a) ((a) = 0)
 LCX_INLINE v_i32 LCX_FN(vq)(v_i32 a, v_i32 k, const int32_t *q)
 {
@@ -1524,7 +1529,7 @@ LCX_INLINE void LCX_FN(shorts)(int32_t *w, int j, float t, uint32_t bits)
 }
 #define vq_store(q, d, t) LCX_FN(shorts)(q, d, t, 65535)
 #define vw_store(w, j, t) LCX_FN(shorts)(w, j, t, 255)
-#if LCX_X86 || LCX_SMALL /* beside faster sets it is there to compare with: small, not fast */
+#if LCX_X86 || LCX_SMALL /* only a reference beside faster sets, or -Os: small, not fast */
 #define v_shapes_f32(S) S(F32, 4, 1, 1, 1, 1) S(F32, 1, 1, 1, 1, 1)
 #define v_shapes_f16(S) S(F16, 1, 1, 1, 1, 1)
 #define v_shapes_q8(S) S(Q8, 1, 1, 1, 1, 1)
@@ -1584,7 +1589,7 @@ LCX_T LCX_INLINE v_f32 LCX_FN(tanh)(v_f32 x)
   return v_pick(a, v_set(0.625f), p, v_pick(x, zero, v_sub(zero, big), big));
 }
 
-/* cos, sin and -sin of position * step turns, times mscale; each array of half + 16 */
+/* cos, sin, -sin of position * step (in 2^-64 turn), times mscale: three arrays of half + 16 */
 LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position, float mscale,
                                float *turn)
 {
@@ -1618,9 +1623,9 @@ LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position
   }
 }
 
-/* y = x * factor, held to -limit..limit, NaN to limit; 1 if a number was not finite. The first
-   `pairs` interleaved pairs come out half-split: stored keys and queries agree, and one loop
-   rotates both kinds. y has 16 floats to spare. */
+/* y = x * factor, clamped to -limit..limit, NaN to limit; 1 if some x was not finite. The first
+   `pairs` interleaved pairs come out half-split, for keys and queries alike, so one loop rotates
+   both kinds of RoPE. y has 16 floats to spare. */
 LCX_T static int LCX_FN(hold)(const float *x, int dims, int pairs, float factor, float limit,
                               float *y)
 {
@@ -1663,7 +1668,7 @@ LCX_T static void LCX_FN(rotate)(const float *x, int dims, int half, const float
   for (i = 2 * half; i < dims; i += v_width) v_store(y + i, v_load(x + i));
 }
 
-/* the largest magnitude of x[n]; what stands behind it counts for nothing */
+/* the largest magnitude in x[n]; floats behind it are read but do not count */
 LCX_T static float LCX_FN(most)(const float *x, int n)
 {
   v_f32 zero = v_set(0.0f), top = zero, end = v_set((float)n);
@@ -1687,7 +1692,7 @@ LCX_T static void LCX_FN(round)(const float *x, int n, float factor, int16_t *q)
   }
 }
 
-/* x[n] to float16, to the bit as lcx_f16_from_f32; both arrays have 16 to spare */
+/* x[n] to float16, bit for bit as lcx_f16_from_f32; both arrays have 16 to spare */
 LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
 {
   int i;
@@ -1700,7 +1705,7 @@ LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
 #endif
 }
 
-/* numbers as they are stored, but int8; bfloat16 was widened before it comes to a tile's kernels */
+/* v_width stored numbers, not int8; bfloat16 reaches tile kernels already widened to float32 */
 #define LCX_LOAD_TILE(type, p)                                                                   \
   ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : v_load_f16((const void *)(p)))
 #define LCX_LOAD_HALF(type, p)                                                                   \
@@ -1717,7 +1722,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
   const unsigned char *k[8]; /* by groups of columns inside one tile */
   size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
   int d, i, j, dims = st->head_dim, group = vecs * v_width % 16 ? v_width : 16;
-  int early = (rows > 1) | sp->alone;
+  int early = (rows > 1) | sp->fetch_alone;
   LCX_UNROLL for (j = 0; j < vecs * v_width; j += group)
     k[j / group] = lcx_column(sp, c + j, lcx_elem(type));
   LCX_UNROLL for (i = 0; i < rows; ++i) {
@@ -1748,7 +1753,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   LCX_FN(acc) acc[4][8];
   v_i32 x[8];
   const unsigned char *k[4];
-  int d, i, j, quads = (st->head_dim + 3) / 4, early = (rows > 1) | sp->alone;
+  int d, i, j, quads = (st->head_dim + 3) / 4, early = (rows > 1) | sp->fetch_alone;
   const int32_t *q = w->qi + r * quads * 2;
   size_t at = 0, step = (size_t)(st->tile * 4);
   LCX_UNROLL for (j = 0; j < vecs * v_width; j += 16) k[j / 16] = lcx_column(sp, c + j, 4);
@@ -1770,7 +1775,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
     int t = c + j * v_width;
     v_f32 scale = v_load((const float *)(const void *)(lcx_column(sp, t, 4) + st->scale_k));
     LCX_UNROLL for (i = 0; i < rows; ++i) {
-      v_f32 f = v_int(vq_sum(acc[i][j], w->qi_shift[r + i]));
+      v_f32 f = v_from_int(vq_sum(acc[i][j], w->qi_shift[r + i]));
       v_store(w->s + (r + i) * LCX_SPAN + t,
               v_fma(f, v_mul(v_set(w->qi_scale[r + i]), scale), v_set(0.0f)));
     }
@@ -1787,7 +1792,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
   size_t row = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type)), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const float *p = w->s + r * LCX_SPAN;
-  int i, j, t, early = (rows > 1) | sp->alone;
+  int i, j, t, early = (rows > 1) | sp->fetch_alone;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     const float *y = o + (size_t)i * stride;
     v_f32 a = v_set(w->rescale[r + i]);
@@ -1827,11 +1832,11 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   size_t row = (size_t)(lcx_panel_width(st, dim) * 4), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * vw_quad;
-  int i, j, t, early = (rows > 1) | sp->alone;
+  int i, j, t, early = (rows > 1) | sp->fetch_alone;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
   }
-  for (t = first & ~3; t < last;) {
+  for (t = first & ~3; t < last;) { /* by quads: weights outside first..last-1 are 0 */
     unsigned g = (unsigned)t / 16, in = (unsigned)t % 16;
     int end = st->tile == 16 ? lcx_min(t - (int)in + 16, last) : last;
     const unsigned char *v =
@@ -1850,16 +1855,16 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     v_f32 scale = v_set(w->wi_scale[r + i]), a = v_set(w->rescale[r + i]);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       float *y = o + (size_t)i * stride + j * v_width;
-      v_store(y, v_fma(v_int(vw_sum(acc[i][j])), scale, v_mul(v_load(y), a)));
+      v_store(y, v_fma(v_from_int(vw_sum(acc[i][j])), scale, v_mul(v_load(y), a)));
     }
   }
 }
 
-/* Kernels of each shape. QK steps wide, or by rests: a row alone where one is enough, more rows (in
-   which a rest is no slower per column) where they pass over fewer columns. Where other parts may
-   be writing tiles of 16 of the span (w->careful), by at most 16 columns: it reads no tile but
-   those with a column asked for. FITS: steps end where a span or a panel does, or leave just one
-   rest, and int8 keys never straddle two tiles of 16; else 1 / 0 does not compile. */
+/* Kernels of each shape. QK steps by WIDE columns, or by REST: one row where it sees at most REST,
+   more rows (to which REST costs no more per column) where that passes over fewer columns. Where
+   other parts may be writing 16-token tiles of the span (w->careful), it steps by at most 16, so as
+   to read only tiles with a column asked for. FITS: steps end where a span or a panel does, or
+   leave just one rest, and int8 keys never straddle tiles of 16; else 1 / 0 does not compile. */
 #define LCX_STEPS(lanes, type)                                                                   \
   (REST <= WIDE && ((lanes) % WIDE == 0 || (lanes) % WIDE == REST) &&                            \
    (LONGCTX_##type != LONGCTX_Q8 || WIDE % 16 == 0 || 16 % WIDE == 0))
@@ -1871,7 +1876,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     enum { WIDE = k * v_width, REST = k_rest * v_width, LEAST = REST < 16 ? REST : 16,           \
            FITS = 1 / (LCX_SPAN % REST == 0 && LCX_STEPS(LCX_SPAN, type)) };                     \
     int c, careful = w->careful && st->tile == 16;                                               \
-    int few = rows > 1 ? lcx_passed(seen, REST) < lcx_passed(seen, WIDE)                         \
+    int few = rows > 1 ? lcx_covered(seen, REST) < lcx_covered(seen, WIDE)                         \
                        : seen.last - seen.first <= REST;                                         \
     int step = careful ? LEAST : few ? REST : WIDE;                                              \
     for (c = seen.first / step * step; c < seen.last; c += step)                                 \
@@ -1920,8 +1925,8 @@ static const lcx_shape LCX_FN(shapes)[] = {
 #undef LCX_SHAPE
 #undef v_single
 
-/* Scores of row r that need more than q.k: soft-cap, ALiBi, mask. Lanes outside lo..hi are
-   replaced, whatever they hold; `distance` is from the query to the span's first token. */
+/* Soft-cap, ALiBi and mask turn row r's q.k into scores. Columns outside lo..hi-1 are overwritten,
+   whatever they held; `distance` is from the span's first token to the query. */
 LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float distance)
 {
   float *s = w->s + r * LCX_SPAN;
@@ -1939,8 +1944,8 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float distance)
 }
 
 /* One step of the online softmax over a span that starts at x: scores become weights; maximum,
-   rescale and the sum's 16 lanes move on. Rows go through each phase together, so that none waits
-   for its own maximum. */
+   rescale and the sum's 16 lanes are updated. All rows finish a phase before the next one, so that
+   none waits for its own maximum. */
 LCX_T static void LCX_FN(soften)(const lcx_rows *w, const lcx_view *view, int64_t x)
 {
   int adjusts = w->cap > 0 || w->slope != NULL, n = w->n, r, j;
@@ -1976,8 +1981,8 @@ LCX_T static void LCX_FN(soften)(const lcx_rows *w, const lcx_view *view, int64_
   }
 }
 
-/* The rows' queries for int8 keys: 14 bits at scale max|query|/8191. What they add up to, exact,
-   takes the keys' 128 off again. */
+/* The rows' queries for int8 keys: 14-bit integers at scale max|query|/8191. Their sum, which is
+   exact, takes the keys' 128 off again. */
 LCX_T static void LCX_FN(quantise_q)(const lcx_rows *w)
 {
   int r, d, i, dims = w->head_dim, ints = (dims + 3) / 4 * 2;
@@ -1992,7 +1997,7 @@ LCX_T static void LCX_FN(quantise_q)(const lcx_rows *w)
       v_f32 x = v_pick(v_add(v_lanes(), v_set((float)d)), end, v_load(q + d), zero);
       v_f32 t = v_fma(x, factor, magic);
       LCX_KEEP(t);
-      t = v_pick(t, high, v_pick(low, t, t, magic), magic); /* rope_mscale may overflow */
+      t = v_pick(t, high, v_pick(low, t, t, magic), magic); /* 8191/most may be infinite */
       sum = v_add(sum, v_sub(t, magic));
       if (d + v_width <= 2 * ints) vq_store(to, d, t);
       else {
@@ -2007,8 +2012,8 @@ LCX_T static void LCX_FN(quantise_q)(const lcx_rows *w)
   }
 }
 
-/* The rows' weights for int8 values: 8 bits at scale max(weight * value scale)/255. The scale of a
-   value that no row sees counts as 0: what stands there may be stale, or no number at all. */
+/* The rows' weights for int8 values: 8 bits at scale max(weight * value scale)/255. A value
+   that no row sees gets scale 0: the stored one may be stale, or NaN. */
 LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
                                      lcx_hull all)
 {
@@ -2048,7 +2053,7 @@ LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, co
   }
 }
 
-/* A span of float16 or bfloat16 widened to float32; exact, so invisible. */
+/* n stored float16 or bfloat16 to float32, which is exact, so no bit depends on it. */
 LCX_T LCX_INLINE void LCX_FN(widen)(int type, const unsigned char *p, ptrdiff_t ahead, int n,
                                     float *to)
 {
@@ -2059,6 +2064,7 @@ LCX_T LCX_INLINE void LCX_FN(widen)(int type, const unsigned char *p, ptrdiff_t 
   }
 }
 
+/* Keys of a span, in whole groups of 16, to [head_dim][64]. */
 LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
                                      float *keys)
 {
@@ -2072,13 +2078,14 @@ LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lc
   }
 }
 
+/* Values of a span to panels of [64][<= 64]: with the keys, a float32 tile of 64. */
 LCX_T static void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part,
                                      float *vals)
 {
   int d, t, type = st->type_v;
   for (d = 0; d < st->head_dim_v; d += LCX_PANEL) {
     int width = lcx_panel_width(st, d);
-    for (t = part.first; t < part.last; ++t) { /* what hangs over, the next token overwrites */
+    for (t = part.first; t < part.last; ++t) { /* the next token overwrites what hangs over */
       const unsigned char *p = sp->tile[t / 16] + st->val;
       float *to = vals + d * LCX_SPAN + t * width;
       p += lcx_val_at(st, sp->at[t / 16] + t % 16, d);
@@ -2088,7 +2095,7 @@ LCX_T static void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lc
   }
 }
 
-/* A partial result (m, l, o) into another; o = NULL is a logit that brings no value. */
+/* Merges a partial result (m, l, o) into another; o = NULL: a logit that brings no value. */
 LCX_T static void LCX_FN(merge)(float *sum_m, float *sum_l, float *sum_o, float m, float l,
                                 const float *o, int dims)
 {
@@ -2108,7 +2115,7 @@ LCX_T static void LCX_FN(merge)(float *sum_m, float *sum_l, float *sum_o, float 
   }
 }
 
-/* x to p, where there is room for n lanes or for all */
+/* the first n lanes of x to p, or all if n is more */
 LCX_T LCX_INLINE void LCX_FN(store_some)(float *p, v_f32 x, int n)
 {
   float r[v_width];
@@ -2119,8 +2126,8 @@ LCX_T LCX_INLINE void LCX_FN(store_some)(float *p, v_f32 x, int n)
   }
 }
 
-/* out[dims] = o / l; 0 where nothing was seen, NaN where l is. Sums of values near the largest
-   float that overflowed come out as that. */
+/* out[dims] = o / l; 0 where nothing was seen, NaN where l is NaN. A sum of values that overflowed
+   comes out as the largest float, of its sign. */
 LCX_T static void LCX_FN(finish)(const float *o, float l, int dims, float *out)
 {
   v_f32 inverse = v_set(l > 0 ? 1.0f / l : 0.0f), most = v_set(LCX_MAX), least = v_set(-LCX_MAX);
@@ -2132,8 +2139,8 @@ LCX_T static void LCX_FN(finish)(const float *o, float l, int dims, float *out)
   }
 }
 
-/* ---- memory: fixed bits are the chain over dims per (row, column), the chain over tokens per
-   element of M and z, and each word that makes a feature or settles a sum; no unit, no order */
+/* ---- memory: what fixes the bits is the chain over dims per (row, column), the chain over tokens
+   per element of M and z, and each word that makes a feature or settles a sum; tiling is free */
 
 /* ELU + 1: x + 1 above 0, e^x below; 0 below -69 */
 LCX_T LCX_INLINE v_f32 LCX_FN(elu)(v_f32 x)
@@ -2142,7 +2149,7 @@ LCX_T LCX_INLINE v_f32 LCX_FN(elu)(v_f32 x)
   return v_pick(zero, x, v_add(x, v_set(1.0f)), LCX_FN(exp2)(e));
 }
 
-/* features of x[dims] into one of 16 columns; x has 16 floats to spare */
+/* features of x[dims] into column phi of [dims][16]; x has 16 floats to spare */
 LCX_T static void LCX_FN(feature)(const float *x, int dims, float *phi)
 {
   float f[v_width];
@@ -2153,9 +2160,9 @@ LCX_T static void LCX_FN(feature)(const float *x, int dims, float *phi)
   }
 }
 
-/* `rows` by `strips` (four in all, or one) rows of 16 of c += a . b: one chain of fma over k per
-   element, on what c holds or on 0. Element (row, k) of a is a[row*row_a + k*k_a], row k of a strip
-   of b is b[16*k]. */
+/* c = a . b, or with `onto` c += a . b, for rows*strips (4 or 1) rows of 16 floats: per element one
+   chain of fma over k in from..to-1. a has (row, k) at row*row_a + k*k_a; b and c have rows of 16,
+   their strips strip_b and strip_c apart. `ahead`: floats in b, to prefetch. */
 LCX_T LCX_INLINE void LCX_FN(product_tile)(int rows, int strips, const float *a, int row_a,
                                            int k_a, const float *b, size_t strip_b, int from,
                                            int to, float *c, size_t strip_c, int onto,
@@ -2184,8 +2191,8 @@ LCX_T LCX_INLINE void LCX_FN(product_tile)(int rows, int strips, const float *a,
   }
 }
 
-/* c += a . b for k in from..to-1, all rows and strips; four rows share a strip of b, or where there
-   are fewer four strips a row, so that chains overlap and b is read once. */
+/* The same for all rows and strips: four rows share a strip of b, or fewer rows take four strips
+   each, so that chains overlap and b comes from memory once. */
 LCX_T LCX_OUTLINE void LCX_FN(product)(int rows, int strips, const float *a, int row_a, int k_a,
                                        const float *b, size_t strip_b, int from, int to, float *c,
                                        size_t strip_c, int onto)
@@ -2212,7 +2219,7 @@ LCX_T LCX_OUTLINE void LCX_FN(product)(int rows, int strips, const float *a, int
   }
 }
 
-/* What n of 16 columns of features recall: phi M / phi z, 0 where the divisor is; to
+/* What the first n of 16 columns of features recall: phi M / phi z, or 0 unless phi z > 0; to
    [strips][16][16]. */
 LCX_T static void LCX_FN(recall)(const lcx_memory *m, const float *settled, const float *phi,
                                  int n, float *to)
@@ -2255,14 +2262,14 @@ LCX_T static void LCX_FN(blend)(const float *recalled, float gate, int dims, flo
   }
 }
 
-/* 1 in each of v_width lanes of x that is no number below the limit */
+/* 1 in each lane where |x| < limit fails, as it does for NaN; else 0 */
 LCX_T LCX_INLINE v_f32 LCX_FN(beyond)(v_f32 x, float limit)
 {
   v_f32 zero = v_set(0.0f);
   return v_pick(v_max(x, v_sub(zero, x)), v_set(limit), zero, v_set(1.0f));
 }
 
-/* v_width stored numbers of dim d from `token` on as they are read */
+/* dim d of v_width stored keys from `token` on, as float32 */
 LCX_T LCX_INLINE v_f32 LCX_FN(stored_key)(const lcx_store *st, const unsigned char *tile, int token,
                                           int d)
 {
@@ -2277,7 +2284,7 @@ LCX_T LCX_INLINE v_f32 LCX_FN(stored_key)(const lcx_store *st, const unsigned ch
   return LCX_LOAD(st->type_k, p);
 }
 
-/* Keys of 16 tokens, rotated back, to phi as features; `no` becomes 1 for those that are none. */
+/* Keys of 16 tokens, rotated back, to phi as features; no[t] > 0: key t must not be folded. */
 LCX_T LCX_OUTLINE void LCX_FN(fold_keys)(lcx_rows *w, const lcx_store *st,
                                          const unsigned char *tile, int at, int half, float *no)
 {
@@ -2307,7 +2314,7 @@ LCX_T LCX_OUTLINE void LCX_FN(fold_keys)(lcx_rows *w, const lcx_store *st,
   }
 }
 
-/* The values of a token to row t of val's strips; 1 if they are none. */
+/* A token's values to row t of val's strips; returns 1 if they must not be folded. */
 LCX_T LCX_OUTLINE int LCX_FN(fold_val)(lcx_rows *w, const lcx_store *st, const unsigned char *tile,
                                        int token, int t)
 {
@@ -2335,7 +2342,7 @@ LCX_T LCX_OUTLINE int LCX_FN(fold_val)(lcx_rows *w, const lcx_store *st, const u
   return LCX_FN(hmax)(bad) > 0;
 }
 
-/* Tokens first..last-1 of the 16 from `at` in a tile upon what is on its way to M and z. */
+/* Adds tokens first..last-1, of the 16 from `at` in a tile, to what is on its way to M and z. */
 LCX_T static void LCX_FN(fold)(const lcx_memory *m, lcx_rows *w, const lcx_store *st,
                                const unsigned char *tile, int at, int first, int last, int half,
                                int delta, float *settled)
@@ -2344,7 +2351,7 @@ LCX_T static void LCX_FN(fold)(const lcx_memory *m, lcx_rows *w, const lcx_store
   int s, t, d, j;
   LCX_FN(fold_keys)(w, st, tile, at, half, no);
   for (t = first; t < last; ++t)
-    if (LCX_FN(fold_val)(w, st, tile, at + t, t) || no[t] > 0) { /* 0 times infinity is no 0 */
+    if (LCX_FN(fold_val)(w, st, tile, at + t, t) || no[t] > 0) { /* clear both: 0 * inf is NaN */
       for (d = 0; d < m->dims; ++d) w->phi[d * LCX_STRIP + t] = 0;
       for (s = 0; s < m->strips; ++s)
         memset(w->val + (s * LCX_STRIP + t) * LCX_STRIP, 0, LCX_STRIP * sizeof(float));
@@ -2368,8 +2375,8 @@ LCX_T static void LCX_FN(fold)(const lcx_memory *m, lcx_rows *w, const lcx_store
   }
 }
 
-/* x += more, and what rounding took to `rest`, or upon it (two-sum: exact). x is held to LCX_STOCK.
-   So a sum that grows for ever never stops taking in small ones. */
+/* x += more; what rounding took goes to `rest`, or onto it (two-sum: exact). `more` may be `rest`.
+   x is clamped to LCX_STOCK. So a sum that grows for ever still takes in small addends. */
 LCX_T static void LCX_FN(sum)(float *x, const float *more, float *rest, int n, int onto)
 {
   v_f32 most = v_set(LCX_STOCK), least = v_set(-LCX_STOCK);
@@ -2422,7 +2429,7 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef v_exp2i
 #undef vi_load
 #undef vi_zero
-#undef v_int
+#undef v_from_int
 #undef vq_zero
 #undef vq_dot
 #undef vq_sum
@@ -2524,9 +2531,9 @@ static int lcx_is_intel(const unsigned zero[4])
   return (zero[1] == 0x756e6547u) & (zero[3] == 0x49656e69u) & (zero[2] == 0x6c65746eu);
 }
 
-/* A row alone reads one stream, of so many bytes in all layers. AMD's processors fetch it best by
-   themselves and are slowed by our hints; Intel's leave a third of the memory's rate unused without
-   them, but where it all stays in a core's own cache. */
+/* A lone row reads one stream, `bytes` long over all layers. AMD processors prefetch it best by
+   themselves and our hints slow them down; without hints Intel's leave a third of the memory's rate
+   unused, unless it all stays in a core's own cache. */
 static int lcx_fetches_alone(uint64_t bytes)
 {
   unsigned zero[4];
@@ -2538,7 +2545,7 @@ static int lcx_fetches_alone(uint64_t bytes) { return (void)bytes, 0; }
 #endif
 
 #if LCX_X86 && !defined(LONGCTX_NO_DISPATCH)
-/* what the processor has, by leaves 1 and 7, and the system keeps across switches */
+/* Do cpuid leaves 1 and 7 have isa, and does the system save its registers (kept: XCR0)? */
 static int lcx_has(int isa, const unsigned one[4], const unsigned seven[4], unsigned kept)
 {
   if (isa == LCX_SCALAR || isa == LCX_SSE2) return 1;
@@ -2555,7 +2562,7 @@ static int lcx_runs(int isa)
   unsigned one[4], seven[4], kept = 0;
   lcx_cpuid(1, one);
   lcx_cpuid(7, seven);
-  if (one[2] >> 27 & 1) { /* OSXSAVE: xgetbv may be asked */
+  if (one[2] >> 27 & 1) { /* OSXSAVE: xgetbv is allowed */
 #ifdef _MSC_VER
     kept = (unsigned)_xgetbv(0);
 #else
@@ -2586,11 +2593,11 @@ static int lcx_best_isa(void)
 
 /* ============================================================================================ */
 /* == 8 PLAN ==                                                                                 */
-/* A desc, resolved and checked; one layout function that size, measure, init and load share.   */
+/* A desc, resolved and checked; the one layout function behind size, measure, init and load.   */
 
-/* The desc as it lies in a block and in a state file: fixed widths, nothing derived, no zeros left.
-   Behind it stand n_layers lcx_wish_layer if the caller gave layers, then the frequency tables:
-   the desc's, then each layer's. */
+/* The desc as a block and a state file hold it: fixed widths, defaults filled in. n_layers
+   lcx_wish_layer follow if the caller gave layers, then the frequency tables: the desc's, then each
+   layer's. */
 typedef struct lcx_wish_layer {
   int32_t window, block, positions, rope, rope_dims, kv_from;
   float rope_mscale, scale, softcap;
@@ -2608,7 +2615,7 @@ typedef struct lcx_wish {
   lcx_wish_layer base;
 } lcx_wish;
 
-/* What passes between longctx_desc, longctx_layer and the wish as it is. */
+/* Fields that longctx_desc, longctx_layer and the wish share unchanged. */
 #define LCX_LAYER_FIELDS(X)                                                                      \
   X(window) X(block) X(positions) X(rope) X(rope_dims) X(rope_base) X(rope_mscale) X(scale)      \
   X(softcap) X(memory)
@@ -2616,52 +2623,57 @@ typedef struct lcx_wish {
   X(n_layers) X(n_heads) X(n_kv_heads) X(head_dim) X(head_dim_v) X(sinks) X(max_batch) X(type_k) \
   X(type_v) X(alibi_max_bias) X(memory_first) X(feedback_len) X(feedback_dim)
 
-/* One layer as it runs; offsets count from the block's first byte. */
+/* One layer as it runs; offsets count from the context's first byte. */
 typedef struct lcx_layer {
   int32_t window, block, positions, rope, half; /* half: pairs that rotate */
   int32_t source;                               /* layer that holds keys and values */
   float mscale, scale, cap;                     /* scale and cap in base 2 */
-  int32_t reads;                                /* 1: a kv_from layer, writes no rows */
+  int32_t reader;                               /* 1: a kv_from layer, stores no tokens */
   uint64_t steps;  /* uint64_t [half] */
   uint64_t logits; /* float [n_heads], base 2 */
   uint64_t ring[3], head[3]; /* window, sinks, feedback: first head's tiles; bytes per KV head */
-  uint64_t remembered;       /* first KV head's memory; they follow one another */
+  uint64_t memory_at;        /* first KV head's memory; the others follow */
   uint64_t fed_at;           /* feedback: rows [F][feedback_dim], queries [F][heads][head_dim] */
   int32_t memory, fed_rows;  /* a rule; feedback rows that its tokens see */
   lcx_store store[3];
 } lcx_layer;
 
-/* What changes in a layer besides its rows. */
+/* A layer's flags and its count of tokens in the open batch. */
 typedef struct lcx_live {
-  int32_t rows;       /* in the open batch */
+  int32_t tokens;
   int32_t has_logits;
-  int32_t given, zero; /* given: its feedback was set since it became due */
+  int32_t fed, zero; /* fed: its feedback was set since it became due */
 } lcx_live;
 
 typedef struct lcx_plan {
   uint64_t layers, live, slopes, scratch, partials, list; /* offsets; list: of get_desc's layers */
-  uint64_t work, partial; /* bytes for one part; floats of one partial result */
+  uint64_t work, partial; /* bytes of scratch for a part; floats of a partial result */
   uint64_t window, memory, feedback, total; /* bytes of each kind, and of the block */
   uint64_t gates;   /* float [n_layers][n_heads], if a layer remembers */
   int32_t segments; /* most that one batch can see, sinks, feedback, memory included */
   int32_t rows;     /* most rows in one pass */
-  int32_t split_rows; /* most rows whose segments parts share */
+  int32_t split_rows; /* most rows of a KV head that parts share by segments */
   int32_t block;    /* of the layers that remember or have feedback, 0 = none */
 } lcx_plan;
 
-struct longctx {
+/* What a block and a state file begin with. */
+typedef struct lcx_label {
   char magic[8];
   uint32_t version, probe;
+} lcx_label;
+
+struct longctx {
+  lcx_label label;
   int32_t max_threads;
-  int16_t isa, alone;      /* chosen for the machine; lcx_span says what alone is */
-  int64_t start, position; /* 0 or seek's; of the next token */
+  int16_t isa, fetch_alone; /* chosen for the machine; see lcx_span.fetch_alone */
+  int64_t start, position;  /* 0 or seek's; of the next token */
   lcx_plan plan;
   lcx_wish wish; /* last: its layers and tables follow */
 };
 
 #define LCX_MAGIC "longctx" /* with its zero, 8 bytes */
 #define LCX_FORMAT 2
-#define LCX_PROBE 0x01020304u /* reads otherwise on a machine of the other byte order */
+#define LCX_PROBE 0x01020304u /* reads differently in the other byte order */
 #define LCX_GUARD 256         /* bytes that kernels may read past the last tile */
 
 /* Where a wish comes from: a caller's desc, or a block. */
@@ -2732,53 +2744,54 @@ static const char *lcx_check_freqs(const double *f, int n)
 static const char *lcx_check_layer(const lcx_wish *w, const lcx_wish_layer *l)
 {
   LCX_WANT(LCX_IN(l->window, 1, 1 << 30),
-           "window is below 1 or above 2^30: give the keys a query sees, itself included");
+           "window is below 1 or above 2^30: give how many keys a query sees, its own included");
   LCX_WANT(LCX_IN(l->block, 1, 1 << 30),
            "block is negative or above 2^30: give 1 for a sliding window (0 means 1)");
   LCX_WANT(l->window % l->block == 0,
            "block does not divide window: make window a multiple of block");
   LCX_WANT(LCX_IN(l->positions, LONGCTX_POS_CACHE, LONGCTX_POS_TEXT),
-           "positions is no LONGCTX_POS_ value: give LONGCTX_POS_CACHE or LONGCTX_POS_TEXT");
+           "positions is not LONGCTX_POS_CACHE or LONGCTX_POS_TEXT: give one of them");
   LCX_WANT(LCX_IN(l->rope, LONGCTX_ROPE_NONE, LONGCTX_ROPE_INTERLEAVED),
-           "rope is no LONGCTX_ROPE_ value: give LONGCTX_ROPE_NONE, _HALF or _INTERLEAVED");
+           "rope is not LONGCTX_ROPE_NONE, _HALF or _INTERLEAVED: give one of them");
   LCX_WANT(LCX_IN(l->rope_dims, 0, w->head_dim) && l->rope_dims % 2 == 0,
            "rope_dims is negative, odd or above head_dim: give an even number of dims");
   LCX_WANT(lcx_finite_double(l->rope_base) && LCX_IN(l->rope_base, 1, 1e18),
-           "rope_base is below 1, above 1e18 or not finite: give theta, 0 means 10000");
+           "rope_base is below 1, above 1e18 or not finite: give theta (0 means 10000)");
   LCX_WANT(lcx_finite(l->rope_mscale) && LCX_IN(l->rope_mscale, 1e-6f, 16),
-           "rope_mscale is below 1e-6 or above 16: give the factor of cos and sin (0 means 1)");
+           "rope_mscale is below 1e-6 or above 16: give the factor on cos and sin (0 means 1)");
   LCX_WANT(lcx_finite(l->scale) && LCX_IN(l->scale, -1e6f, 1e6f),
-           "scale is not finite or beyond +-1e6: give q.k's factor (0 means 1/sqrt(head_dim))");
+           "scale is not finite or beyond +-1e6: give the factor on q.k (0: 1/sqrt(head_dim))");
   LCX_WANT(lcx_finite(l->softcap) && LCX_IN(l->softcap, 0, 1e6f),
-           "softcap is negative, above 1e6 or not finite: give the cap of a score (0 means none)");
+           "softcap is negative, above 1e6 or not finite: give the cap on scores (0 means none)");
   LCX_WANT(l->softcap <= 0 || l->softcap >= 1e-3f,
-           "softcap is above 0 but below 1e-3: give the cap of a score (0 means none)");
+           "softcap is above 0 but below 1e-3: give the cap on scores (0 means none)");
   LCX_WANT(l->n_freqs == 0 || l->n_freqs == l->rope_dims / 2,
            "rope_freqs does not hold rope_dims/2 frequencies: give one for each pair");
   LCX_WANT(LCX_IN(l->memory, LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_DELTA),
-           "memory is no LONGCTX_MEMORY_ value: give LONGCTX_MEMORY_NONE, _LINEAR or _DELTA");
+           "memory is not LONGCTX_MEMORY_NONE, _LINEAR or _DELTA: give one of them");
   LCX_WANT(!l->memory || l->block > 1,
            "memory needs a block: make block above 1 (window = block is the paper's segment)");
   LCX_WANT(LCX_IN(l->feedback, 0, 1) && l->feedback <= w->feedback_len,
-           "feedback of a layer is not 0 or 1, or 1 without rows: give the desc a feedback_len");
+           "feedback is not 0 or 1, or is 1 without rows: give 0, or 1 and a feedback_len");
   LCX_WANT(!l->feedback || (l->block > 1 && w->feedback_len <= l->block),
-           "feedback_len is above block, or block is 1: rows stand at a block's last positions");
+           "feedback_len is above block, or block is 1: raise block (rows stand at its end)");
   return NULL;
 }
 
 static const char *lcx_check_wish(const lcx_wish *w)
 {
-  LCX_WANT(LCX_IN(w->n_layers, 1, 65536), "n_layers is below 1 or above 65536: give the layers");
+  LCX_WANT(LCX_IN(w->n_layers, 1, 65536),
+           "n_layers is below 1 or above 65536: give the number of layers");
   LCX_WANT(LCX_IN(w->n_heads, 1, 65536),
            "n_heads is below 1 or above 65536: give the query heads of a layer");
   LCX_WANT(LCX_IN(w->n_kv_heads, 1, 65536),
            "n_kv_heads is below 1 or above 65536: give the key and value heads of a layer");
   LCX_WANT(w->n_heads % w->n_kv_heads == 0,
-           "n_kv_heads does not divide n_heads: each serves n_heads/n_kv_heads query heads");
+           "n_kv_heads does not divide n_heads: make n_heads a multiple of n_kv_heads");
   LCX_WANT(LCX_IN(w->head_dim, 1, LCX_DIMS),
-           "head_dim is below 1 or above 576: give the floats of one head of q and k");
+           "head_dim is below 1 or above 576: give the floats per head of q and k");
   LCX_WANT(LCX_IN(w->head_dim_v, 1, LCX_DIMS),
-           "head_dim_v is negative or above 576: give the floats of a head of v (0: head_dim)");
+           "head_dim_v is negative or above 576: give the floats per head of v (0: head_dim)");
   LCX_WANT(LCX_IN(w->sinks, 0, 1 << 30),
            "sinks is negative or above 2^30: give the first tokens to keep, 0 for none");
   LCX_WANT(LCX_IN(w->max_batch, 1, 1 << 20),
@@ -2786,22 +2799,22 @@ static const char *lcx_check_wish(const lcx_wish *w)
   LCX_WANT((int64_t)w->max_batch * (w->n_heads / w->n_kv_heads) <= 1 << 30,
            "max_batch times n_heads/n_kv_heads is above 2^30: lower max_batch");
   LCX_WANT(LCX_IN(w->type_k, LONGCTX_F32, LONGCTX_Q8),
-           "type_k is no type: give LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16 or LONGCTX_Q8");
+           "type_k is not LONGCTX_F32, _F16, _BF16 or _Q8: give one of them");
   LCX_WANT(LCX_IN(w->type_v, LONGCTX_F32, LONGCTX_Q8),
-           "type_v is no type: give LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16 or LONGCTX_Q8");
+           "type_v is not LONGCTX_F32, _F16, _BF16 or _Q8: give one of them");
   LCX_WANT(lcx_finite(w->alibi_max_bias) && LCX_IN(w->alibi_max_bias, 0, 64),
            "alibi_max_bias is negative, above 64 or not finite: 8 is usual, 0 for no ALiBi");
   LCX_WANT(LCX_IN(w->memory_first, LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO),
-           "memory_first is no LONGCTX_FIRST_ value: give LONGCTX_FIRST_LOCAL or _ZERO");
+           "memory_first is not LONGCTX_FIRST_LOCAL or LONGCTX_FIRST_ZERO: give one of them");
   LCX_WANT(LCX_IN(w->feedback_len, 0, 65536) &&
                (int64_t)w->feedback_len * (w->n_heads / w->n_kv_heads) <= 1 << 30,
-           "feedback_len is below 0 or above 65536 (2^30 times n_heads/n_kv_heads): 0 for none");
+           "feedback_len is negative, above 65536 or above 2^30*n_kv_heads/n_heads: 0 for none");
   LCX_WANT(LCX_IN(w->feedback_dim, w->feedback_len > 0, 1 << 26),
-           "feedback_dim is negative or above 2^26: give a row's floats (0: n_heads*head_dim)");
+           "feedback_dim is negative or above 2^26: give floats per row (0: n_heads*head_dim)");
   return NULL;
 }
 
-/* the whole wish; *bytes becomes what it takes in a block */
+/* Checks the whole wish; *bytes becomes its size in a block. */
 static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_t *bytes)
 {
   const char *bad = lcx_check_wish(w);
@@ -2821,20 +2834,20 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
     n += (uint64_t)l.n_freqs;
     shares = i >= 0 && (l.memory || l.feedback);
     LCX_WANT(!shares || !block || l.block == block,
-             "memory or feedback stands in layers of different block: give all of them the same");
+             "memory or feedback is in layers whose blocks differ: give them all the same block");
     if (shares) block = l.block;
     LCX_WANT(LCX_IN(l.kv_from, -1, i > 0 ? i - 1 : -1),
-             "kv_from is below -1 or no lower layer: give the index of an earlier layer, or -1");
+             "kv_from is below -1 or not a lower layer: give the index of a lower layer, or -1");
     if (l.kv_from < 0) continue;
     lcx_wish_layer_at(o, w, l.kv_from, &from);
     LCX_WANT(from.kv_from < 0,
              "kv_from names a layer that reads another: give the layer that has its own keys");
     LCX_WANT(l.window <= from.window && l.block == from.block,
-             "kv_from names a layer of smaller window or other block: window may only shrink");
+             "kv_from's layer has a smaller window or another block: lower window or match block");
     LCX_WANT(!l.memory || l.memory == from.memory,
-             "kv_from names a layer of other memory: read its memory by the same rule, or none");
+             "kv_from names a layer with another memory rule or none: use its rule, or none");
     LCX_WANT(l.feedback <= from.feedback,
-             "kv_from names a layer without feedback: make feedback of the reading layer 0");
+             "kv_from names a layer without feedback: set the reading layer's feedback to 0");
   }
   *bytes += n * sizeof(double);
   return NULL;
@@ -2842,13 +2855,13 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
 
 /* ---- layout -------------------------------------------------------------------------------- */
 
-/* Hands out a block from its front; too much sets `over` and hands out 0. */
+/* Hands out a block front to back; too much sets `over` and returns 0. */
 typedef struct lcx_cursor { uint64_t at; int over; } lcx_cursor;
 
 LCX_OUTLINE uint64_t lcx_take(lcx_cursor *c, uint64_t count, uint64_t bytes, uint64_t align)
 {
   const uint64_t limit = SIZE_MAX > (uint64_t)1 << 62 ? (uint64_t)1 << 62 : SIZE_MAX - 63;
-  uint64_t at = (c->at + align - 1) / align * align; /* aligns divide 64, and 64 the limit */
+  uint64_t at = (c->at + align - 1) / align * align; /* align divides limit, so at <= limit */
   if (c->over || (bytes && count > (limit - at) / bytes)) {
     c->over = 1;
     return 0;
@@ -2863,7 +2876,7 @@ typedef struct lcx_ticket {
   int32_t layer, n, wrote;
 } lcx_ticket;
 
-/* The next piece of a working space, aligned to the power of two in its elements' size. */
+/* The next piece of a working space, aligned to the largest power of two that divides `bytes`. */
 LCX_OUTLINE void *lcx_piece(unsigned char *base, size_t *at, size_t count, size_t bytes)
 {
   size_t align = bytes & (0 - bytes), from = (*at + align - 1) & (0 - align);
@@ -2871,13 +2884,14 @@ LCX_OUTLINE void *lcx_piece(unsigned char *base, size_t *at, size_t count, size_
   return base ? base + from : NULL;
 }
 
-/* One part's working space: carved from `base`, or only measured when w is NULL. Bounds on rows and
-   dims keep it below 4 MiB. */
+/* One part's working space: carved from `base`, or only measured where it is NULL. Bounds on rows
+   and dims keep it below 4 MiB. */
 static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *base, lcx_rows *w)
 {
   lcx_rows none;
   size_t n = (size_t)p->rows, k = (size_t)wish->head_dim, v = (size_t)wish->head_dim_v;
   size_t stride = (size_t)lcx_up(wish->head_dim_v, LCX_PANEL), quads = (k + 3) / 4;
+  size_t ints_k = wish->type_k == LONGCTX_Q8 ? n : 0, ints_v = wish->type_v == LONGCTX_Q8 ? n : 0;
   size_t remember = p->memory ? LCX_STRIP : 0, at = sizeof(lcx_ticket);
   int i, rows = p->rows, two = wish->sinks > 0 ? 2 : 1;
   if (!w) w = &none;
@@ -2904,13 +2918,13 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   LCX_CARVE(float, sum_o, n * stride);
   LCX_CARVE(float, line, (k > v ? k : v) + 32);
   LCX_CARVE(float, key, k + 32);
-  LCX_CARVE(float, keys, lcx_widens(wish->type_k, rows, LCX_DIRECT) ? k * LCX_SPAN + 64 : 0);
-  LCX_CARVE(float, vals, lcx_widens(wish->type_v, rows, LCX_DIRECT) ? v * LCX_SPAN + 64 : 0);
-  LCX_CARVE(int32_t, qi, wish->type_k == LONGCTX_Q8 ? n * quads * 2 : 0);
-  LCX_CARVE(float, qi_scale, wish->type_k == LONGCTX_Q8 ? n : 0);
-  LCX_CARVE(int32_t, qi_shift, wish->type_k == LONGCTX_Q8 ? n : 0);
-  LCX_CARVE(int32_t, wi, wish->type_v == LONGCTX_Q8 ? n * (LCX_SPAN / 4) * 2 : 0);
-  LCX_CARVE(float, wi_scale, wish->type_v == LONGCTX_Q8 ? n : 0);
+  LCX_CARVE(float, wide_keys, lcx_widens(wish->type_k, rows, LCX_DIRECT) ? k * LCX_SPAN + 64 : 0);
+  LCX_CARVE(float, wide_vals, lcx_widens(wish->type_v, rows, LCX_DIRECT) ? v * LCX_SPAN + 64 : 0);
+  LCX_CARVE(int32_t, qi, ints_k * quads * 2);
+  LCX_CARVE(float, qi_scale, ints_k);
+  LCX_CARVE(int32_t, qi_shift, ints_k);
+  LCX_CARVE(int32_t, wi, ints_v * (LCX_SPAN / 4) * 2);
+  LCX_CARVE(float, wi_scale, ints_v);
   LCX_CARVE(float, phi, remember * k);
   LCX_CARVE(float, back, remember * (k / 2 * 2));
   LCX_CARVE(float, val, remember * (size_t)lcx_up(wish->head_dim_v, LCX_STRIP));
@@ -2919,7 +2933,7 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   w->backed = -1;
   w->back_layer = -1;
   if (!(wish->alibi_max_bias > 0)) w->slope = NULL;
-  w->n = w->careful = w->alone = 0;
+  w->n = w->careful = w->fetch_alone = 0;
   w->head_dim = wish->head_dim;
   w->head_dim_v = wish->head_dim_v;
   w->stride = (int)stride;
@@ -2928,29 +2942,29 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
 
 static int lcx_threads(const longctx_desc *d) { return d->max_threads ? d->max_threads : 1; }
 
-/* F float32 rows of one layer and their queries */
+/* floats of one layer's F feedback rows and their queries */
 static uint64_t lcx_fed_floats(const lcx_wish *w)
 {
   return (uint64_t)w->feedback_len *
          ((uint64_t)w->feedback_dim + (uint64_t)w->n_heads * (uint64_t)w->head_dim);
 }
 
-/* Layer i's record, with its place taken from the cursor; what lies there is filled later. */
+/* Layer i's record, with room for its rings from the cursor; the caller adds other offsets. */
 LCX_OUTLINE void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int i, int max_threads,
                                 lcx_cursor *c, lcx_layer *y)
 {
   int fed = l->feedback ? w->feedback_len : 0;
-  /* a row outlives each query that sees it; with feedback so does the block before, which a state
-     saved at a block's start holds */
-  int64_t rows = (int64_t)l->window + w->max_batch - (fed == 0);
-  /* with parts one tile more: the oldest row seen and the newest one never share a slot, so that
+  /* a token outlives each query that sees it; with feedback one more: a state saved at a block's
+     start, with a batch open, holds the block before */
+  int64_t kept = (int64_t)l->window + w->max_batch - (fed == 0);
+  /* with parts one tile more: the oldest token seen and the newest never share a slot, so that
      no part writes a tile that another part reads */
   int64_t spare = max_threads > 1;
-  int64_t tiles16 = (rows + 15) / 16 + spare, tiles64 = (rows + 63) / 64 + spare;
-  int tile = tiles64 * 64 * 8 <= rows * 9 ? 64 : 16;
+  int64_t tiles16 = (kept + 15) / 16 + spare, tiles64 = (kept + 63) / 64 + spare;
+  int tile = tiles64 * 64 * 8 <= kept * 9 ? 64 : 16; /* 64 unless it takes an eighth more */
   int sink_tile = lcx_min(w->sinks, LCX_SPAN);
-  /* with parts, lanes over the end of a narrow last panel, or of a short tile's keys, must not be
-     the next head's, which another part may write; whole panels end exactly, and cover the keys */
+  /* with parts, lanes past the end of a narrow last panel, or of a short tile's keys, must not fall
+     in the next head, which another part may write; whole panels end exactly, and cover the keys */
   int gap = spare && w->head_dim_v % LCX_PANEL ? LCX_GUARD : 0;
   int s;
   memset(y, 0, sizeof *y);
@@ -2959,7 +2973,7 @@ LCX_OUTLINE void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int 
   y->positions = l->positions;
   y->rope = l->rope;
   y->half = l->rope == LONGCTX_ROPE_NONE ? 0 : l->rope_dims / 2;
-  y->reads = l->kv_from >= 0;
+  y->reader = l->kv_from >= 0;
   y->source = i;
   y->mscale = l->rope_mscale;
   y->memory = l->memory;
@@ -2994,7 +3008,7 @@ static void lcx_layer_share(const lcx_layer *source, lcx_layer *y)
   memcpy(y->ring, source->ring, sizeof y->ring);
   memcpy(y->head, source->head, sizeof y->head);
   memcpy(y->store, source->store, sizeof y->store);
-  y->remembered = source->remembered;
+  y->memory_at = source->memory_at;
 }
 
 /* Most segments that the rows of one batch can see. */
@@ -3007,7 +3021,7 @@ static int64_t lcx_most_segments(const lcx_wish *w, const lcx_wish_layer *l)
 }
 
 /* The one layout. With `mem` it writes the layers' records there, else it only counts. 0, or
-   E_DESC when the sum leaves the address space. */
+   E_DESC when the total exceeds the address space. */
 static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_bytes, int max_threads,
                       unsigned char *mem, lcx_plan *p)
 {
@@ -3023,7 +3037,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   logits = lcx_take(&c, (uint64_t)w->n_layers * heads, sizeof(float), 8);
   for (i = 0; i < w->n_layers && !c.over; ++i) {
     lcx_wish_layer l;
-    lcx_layer y;
+    lcx_layer y, *list;
     uint64_t before;
     lcx_wish_layer_at(o, w, i, &l);
     if (w->has_layers || i == 0)
@@ -3036,7 +3050,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     if (l.memory || l.feedback) p->block = l.block;
     before = c.at;
     if (l.memory && l.kv_from < 0)
-      y.remembered = lcx_take(&c, kv_heads * floats, sizeof(float), 64);
+      y.memory_at = lcx_take(&c, kv_heads * floats, sizeof(float), 64);
     p->memory += c.at - before;
     before = c.at;
     if (l.feedback && l.kv_from < 0) {
@@ -3046,8 +3060,9 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
     p->feedback += c.at - before;
     p->segments = (int32_t)lcx_max64(p->segments, lcx_most_segments(w, &l));
     if (!mem) continue;
-    if (l.kv_from >= 0) lcx_layer_share(&((lcx_layer *)(void *)(mem + p->layers))[l.kv_from], &y);
-    ((lcx_layer *)(void *)(mem + p->layers))[i] = y;
+    list = (lcx_layer *)(void *)(mem + p->layers);
+    if (l.kv_from >= 0) lcx_layer_share(&list[l.kv_from], &y);
+    list[i] = y;
   }
   p->gates = lcx_take(&c, p->memory ? (uint64_t)w->n_layers * heads : 0, sizeof(float), 8);
   lcx_take(&c, 1, LCX_GUARD, 1);
@@ -3066,7 +3081,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   return c.over ? LONGCTX_E_DESC : 0;
 }
 
-/* Everything that a desc decides: wish, the bytes it takes, plan. NULL, or what is wrong. */
+/* All that a desc decides: the wish, its size in bytes, the plan. NULL, or what is wrong. */
 static const char *lcx_resolve(const longctx_desc *d, lcx_wish *w, lcx_plan *p)
 {
   lcx_origin o = {d, NULL};
@@ -3080,7 +3095,7 @@ static const char *lcx_resolve(const longctx_desc *d, lcx_wish *w, lcx_plan *p)
            "max_threads is negative or above 1024: give the most parts of one attend (0 means 1)");
   w->bytes = (int32_t)bytes; /* below 2^28 */
   LCX_WANT(lcx_layout(&o, w, bytes, lcx_threads(d), NULL, p) == 0,
-           "window, sinks, n_layers or n_kv_heads make a block larger than memory: lower one");
+           "window, sinks, n_layers or another size exceeds the address space: lower it");
   return NULL;
 }
 
@@ -3143,7 +3158,7 @@ LONGCTX_API int longctx_measure(const longctx_desc *d, longctx_sizes *sizes)
 
 /* ============================================================================================ */
 /* == 9 WINDOW ==                                                                               */
-/* Which row lives where, who sees whom, and where everyone stands.                             */
+/* Where each token lies, what a query sees, positions.                                         */
 
 static unsigned char *lcx_at(const longctx *lc, uint64_t offset)
 {
@@ -3174,8 +3189,8 @@ static unsigned char *lcx_ring_of(const longctx *lc, const lcx_layer *y, int whi
 /* query heads that share a KV head */
 static int lcx_group(const longctx *lc) { return lc->wish.n_heads / lc->wish.n_kv_heads; }
 
-/* Rows of KV head h: row r is of its query head r % group of the batch's token r / group. That
-   head, and the row's place among all that a call brings, [token][n_heads]. */
+/* Row r of KV head h is query head r % group of those that share h, at the batch's token r / group.
+   That head's number, and the row's index in q and out, [token][n_heads]. */
 static int lcx_head_of(const longctx *lc, int h, int r)
 {
   int group = lcx_group(lc);
@@ -3187,18 +3202,18 @@ static size_t lcx_query_of(const longctx *lc, int h, int r)
   return (size_t)(r / lcx_group(lc)) * (size_t)lc->wish.n_heads + (size_t)lcx_head_of(lc, h, r);
 }
 
-/* first position that is no sink */
+/* first position after the sinks */
 static int64_t lcx_after_sinks(const longctx *lc) { return lc->start + lc->wish.sinks; }
 
-/* First position in the window of a query at t, where `after` is the first that is no sink. */
+/* First position that a query at t sees in the window; `after` is the first after the sinks. */
 static int64_t lcx_first_seen(const lcx_layer *y, int64_t after, int64_t t)
 {
   return lcx_max64(t - t % y->block + y->block - y->window, after);
 }
 
-/* The segments that queries see, sinks first, then feedback rows, then the window, oldest first:
-   tokens at first..last (since < 0), or the feedback rows that were set at `since`, which see the
-   tokens from there on. How many of each, and the number of the window's first one. */
+/* The segments that queries see: sinks, then feedback rows, then the window, oldest first. Queries
+   are those of tokens first..last (since < 0), or of the feedback rows set at `since`, which see
+   the tokens from there on. How many of each, and the index of the window's first one. */
 typedef struct lcx_reach { int64_t sinks, fed, windows, from; } lcx_reach;
 
 static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t since, int64_t first,
@@ -3223,10 +3238,10 @@ typedef struct lcx_segment_at { int which; int64_t from, to; } lcx_segment_at;
 
 static lcx_segment_at lcx_segment_of(const lcx_reach *r, int64_t i)
 {
-  lcx_segment_at s;
-  s.which = i < r->sinks ? LCX_SINKS : i < r->sinks + r->fed ? LCX_FED : LCX_WINDOW;
-  if (s.which != LCX_WINDOW) s.from = (s.which == LCX_FED ? i - r->sinks : i) * LCX_SEGMENT;
-  else s.from = (r->from + i - r->sinks - r->fed) * LCX_SEGMENT;
+  lcx_segment_at s = {LCX_WINDOW, r->from + i - r->sinks - r->fed, 0};
+  if (i < r->sinks) s.which = LCX_SINKS, s.from = i;
+  else if (i < r->sinks + r->fed) s.which = LCX_FED, s.from = i - r->sinks;
+  s.from *= LCX_SEGMENT;
   s.to = s.from + LCX_SEGMENT;
   return s;
 }
@@ -3239,7 +3254,7 @@ static int lcx_place(const longctx *lc, int64_t t, int64_t *x)
   return sink ? LCX_SINKS : LCX_WINDOW;
 }
 
-/* Turns for position p into w->turn[which], unless they are there. */
+/* cos and sin for p into w->turn[which], unless already there */
 static void lcx_turn_to(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                         lcx_rows *w, int which, int64_t p)
 {
@@ -3249,7 +3264,7 @@ static void lcx_turn_to(const lcx_kernels *kernel, const longctx *lc, const lcx_
   w->turned[which] = p;
 }
 
-/* interleaved pairs that rotate */
+/* pairs that rotate if they are interleaved, else 0 */
 static int lcx_pairs(const lcx_layer *y)
 {
   return y->rope == LONGCTX_ROPE_INTERLEAVED ? y->half : 0;
@@ -3261,7 +3276,7 @@ static void lcx_put(const lcx_kernels *kernel, int type, const float *x, int n, 
 {
   uint16_t h[LCX_SPAN + 16];
   int size = lcx_elem(type), d, i;
-  for (d = 0; d < n; d += LCX_SPAN) { /* by few at a time: stacks may be small */
+  for (d = 0; d < n; d += LCX_SPAN) { /* a few at a time: stacks may be small */
     int end = lcx_min(LCX_SPAN, n - d);
     const void *from = type == LONGCTX_F32 ? (const void *)(x + d) : h;
     if (type == LONGCTX_F16) kernel->narrow(x + d, end, h);
@@ -3277,7 +3292,7 @@ static void lcx_put(const lcx_kernels *kernel, int type, const float *x, int n, 
   }
 }
 
-/* x[n] of a token as int8 and their scale: a key, unsigned by + 128, or values. */
+/* x[n] of a token as int8 and a scale: a key, made unsigned by +128, or values. */
 LCX_OUTLINE void lcx_put_q8(const lcx_kernels *kernel, const lcx_store *st, const float *x, int n,
                             unsigned char *p, int token, int key, unsigned char *scale)
 {
@@ -3285,7 +3300,7 @@ LCX_OUTLINE void lcx_put_q8(const lcx_kernels *kernel, const lcx_store *st, cons
   float most = kernel->most(x, n), factor = most > 0 ? 127.0f / most : 0.0f;
   int d, i;
   ((float *)(void *)scale)[token] = most / 127.0f;
-  for (d = 0; d < n; d += LCX_PANEL) { /* as values lie; and stacks may be small */
+  for (d = 0; d < n; d += LCX_PANEL) { /* by panels, as values lie; stacks may be small */
     int end = lcx_min(LCX_PANEL, n - d);
     unsigned char *to = p + (key ? lcx_key_at(st, d, token) : lcx_val_at(st, token, d));
     kernel->round(x + d, end, factor, q);
@@ -3296,7 +3311,7 @@ LCX_OUTLINE void lcx_put_q8(const lcx_kernels *kernel, const lcx_store *st, cons
   }
 }
 
-/* One key, rotated already, into its tile; it is finite and has 16 floats to spare. */
+/* One rotated key into its tile; it is finite and has 16 floats to spare. */
 static void lcx_put_key(const lcx_kernels *kernel, const lcx_store *st, unsigned char *tile,
                         int token, const float *k)
 {
@@ -3306,7 +3321,7 @@ static void lcx_put_key(const lcx_kernels *kernel, const lcx_store *st, unsigned
   else lcx_put(kernel, st->type_k, k, st->head_dim, tile + token * size, st->tile * size);
 }
 
-/* Likewise the values. */
+/* The same for values. */
 static void lcx_put_val(const lcx_kernels *kernel, const lcx_store *st, unsigned char *tile,
                         int token, const float *v)
 {
@@ -3320,7 +3335,7 @@ static void lcx_put_val(const lcx_kernels *kernel, const lcx_store *st, unsigned
               size);
 }
 
-/* k [head_dim] un-rotated, v [head_dim_v] into a store of KV head h, at x; p is k's position. */
+/* Stores k [head_dim], rotated to position p, and v [head_dim_v] at x in a store of KV head h. */
 static void lcx_write_at(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                          lcx_rows *w, int h, int which, int64_t x, int64_t p, const float *k,
                          const float *v)
@@ -3336,14 +3351,14 @@ static void lcx_write_at(const lcx_kernels *kernel, const longctx *lc, const lcx
   lcx_put_val(kernel, st, tile, token, w->line);
 }
 
-/* the position of index x among the sinks, for RoPE */
+/* RoPE's position for index x among the sinks, a key's or a query's */
 static int64_t lcx_sink_position(const longctx *lc, const lcx_layer *y, int64_t x)
 {
   return y->positions == LONGCTX_POS_TEXT ? lc->start + x : x;
 }
 
-/* The token at position t into the cache of KV head h. */
-static void lcx_write_row(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
+/* Stores the token at position t in KV head h's cache. */
+static void lcx_write_token(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                           lcx_rows *w, int h, int64_t t, const float *k, const float *v)
 {
   int64_t x;
@@ -3361,7 +3376,7 @@ static lcx_view lcx_view_of(int64_t from, int64_t to, int64_t stand)
   return v;
 }
 
-/* What row r sees and where it stands, the query of the token at t. */
+/* What row r, a query of the token at t, sees, and where it stands. */
 static void lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t t)
 {
   int64_t low = lcx_first_seen(y, lcx_after_sinks(lc), t);
@@ -3374,8 +3389,8 @@ static void lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, 
   w->view[LCX_FED][r] = lcx_view_of(0, y->fed_rows, t % y->block + y->fed_rows);
 }
 
-/* The same of feedback row i, set at `since`. */
-static void lcx_look_back(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t since,
+/* The same for row r, feedback row i, set at `since`. */
+static void lcx_look_fed(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t since,
                           int i)
 {
   w->view[LCX_WINDOW][r] =
@@ -3386,12 +3401,12 @@ static void lcx_look_back(const longctx *lc, const lcx_layer *y, lcx_rows *w, in
 
 /* ============================================================================================ */
 /* == 10 MEMORY ==                                                                              */
-/* Infini-attention (arXiv 2404.07143): when rows are folded, what queries recall.              */
+/* Infini-attention (arXiv 2404.07143): when tokens are folded, what queries recall.            */
 
-/* The block b of now takes the place of the one that leaves the window at its end, [X, X + B) with
-   X = (b + 1)*B - window. Of that block as many tokens are folded as this one has, down to a
-   multiple of 16; the rest at its end, where all is settled. So memory is a function of the
-   position and the tokens, whatever the chunks were, and a rejected draft never gets here. */
+/* The block [X, X + B), X = (b + 1)*B - window, leaves the window when the current block b ends. Of
+   it as many tokens are folded as b has so far, down to a position that is a multiple of 16; the
+   rest at b's end, where all is settled. So memory is a function of the position and the tokens,
+   whatever the chunks were, and a rejected draft never gets here. */
 
 static lcx_memory lcx_memory_of(const longctx *lc)
 {
@@ -3402,7 +3417,7 @@ static lcx_memory lcx_memory_of(const longctx *lc)
 static float *lcx_memory_at(const longctx *lc, const lcx_layer *y, int h)
 {
   size_t floats = 2 * (size_t)lcx_memory_of(lc).floats;
-  return (float *)(void *)lcx_at(lc, y->remembered) + (size_t)h * floats;
+  return (float *)(void *)lcx_at(lc, y->memory_at) + (size_t)h * floats;
 }
 
 /* gates of layer i's query heads, 0 to 1 */
@@ -3411,9 +3426,9 @@ static float *lcx_gates_of(const longctx *lc, int i)
   return (float *)(void *)lcx_at(lc, lc->plan.gates) + (size_t)i * (size_t)lc->wish.n_heads;
 }
 
-static int lcx_keeps_memory(const lcx_layer *y) { return y->memory && !y->reads; }
+static int lcx_keeps_memory(const lcx_layer *y) { return y->memory && !y->reader; }
 
-/* Everything is forgotten, gates stay. */
+/* Forgets all memory; gates stay. */
 static void lcx_forget(longctx *lc)
 {
   size_t bytes = 2 * (size_t)lcx_memory_of(lc).floats * sizeof(float);
@@ -3421,11 +3436,11 @@ static void lcx_forget(longctx *lc)
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
     if (lcx_keeps_memory(y))
-      memset(lcx_at(lc, y->remembered), 0, bytes * (size_t)lc->wish.n_kv_heads);
+      memset(lcx_at(lc, y->memory_at), 0, bytes * (size_t)lc->wish.n_kv_heads);
   }
 }
 
-/* Nothing was folded or added yet: then z is 0, and each feature that ever counted is above 0. */
+/* Has nothing been settled or added yet? Then z is 0; features are >= 0 and never cancel. */
 static int lcx_blank(const longctx *lc, const float *settled)
 {
   lcx_memory m = lcx_memory_of(lc);
@@ -3437,16 +3452,16 @@ static int lcx_blank(const longctx *lc, const float *settled)
 
 /* ---- folding ------------------------------------------------------------------------------- */
 
-/* Of the block that leaves when the block of `position` ends, the first token that waits; end: as
-   of this block's end. */
-static int64_t lcx_waits(const longctx *lc, const lcx_layer *y, int64_t position, int end)
+/* The first token still to be folded, of the block that leaves when the block of `position` ends;
+   `end`: as of that end. */
+static int64_t lcx_first_waiting(const longctx *lc, const lcx_layer *y, int64_t position, int end)
 {
   int64_t b = y->block, in = position % b, leaving = position - in + b - y->window;
   int64_t low = lcx_max64(leaving, lcx_after_sinks(lc)), x = leaving + (end ? b : in);
-  return lcx_max64(low, end || x < 0 ? x : x - x % LCX_STRIP);
+  return lcx_max64(low, end ? x : x - x % LCX_STRIP); /* low >= 0, so below that x is of no use */
 }
 
-/* Turns that rotate the 16 keys at x.. back: by -position, at 1/mscale. */
+/* w->back: turns that undo the rotation of the 16 keys at x..: -position, at 1/mscale. */
 static void lcx_turn_back(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y, int i,
                           lcx_rows *w, int64_t x)
 {
@@ -3456,7 +3471,7 @@ static void lcx_turn_back(const lcx_kernels *kernel, const longctx *lc, const lc
   int j;
   if (w->backed == x && w->back_layer == i) return;
   for (j = 0; j < LCX_STRIP; ++j) at[j] = 0 - ((uint64_t)x + (uint64_t)j);
-  for (j = 0; j < y->half; ++j) { /* phase = position * step, so the two may change places */
+  for (j = 0; j < y->half; ++j) { /* phase = position * step, so the two may be swapped */
     float *to = w->back + j * 2 * LCX_STRIP;
     kernel->turn(at, LCX_STRIP, step[j], 1.0f / y->mscale, turn);
     memcpy(to, turn, LCX_STRIP * sizeof(float));
@@ -3466,7 +3481,7 @@ static void lcx_turn_back(const lcx_kernels *kernel, const longctx *lc, const lc
   w->back_layer = i;
 }
 
-/* Tokens from..to-1 of KV head h; at a block's end, settle. */
+/* Folds tokens from..to-1 of KV head h; with `end`, also settles. */
 LCX_OUTLINE void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, lcx_rows *w, int h,
                           int64_t from, int64_t to, int end)
 {
@@ -3485,7 +3500,7 @@ LCX_OUTLINE void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, l
   if (end) kernel->sum(settled, way, way, m.floats, 0);
 }
 
-/* One part's share of what n more committed tokens fold: every parts-th KV head of all layers. */
+/* One part's share of what n more committed tokens fold: every parts-th of all layers' heads. */
 static void lcx_fold_part(const longctx *lc, lcx_rows *w, int n, int part, int parts)
 {
   const lcx_kernels *kernel = lcx_kernels_of(lc->isa);
@@ -3495,8 +3510,8 @@ static void lcx_fold_part(const longctx *lc, lcx_rows *w, int n, int part, int p
     if (!lcx_keeps_memory(y)) continue;
     for (h = 0; h < lc->wish.n_kv_heads; ++h)
       if (unit++ % parts == part)
-        lcx_fold(kernel, lc, i, w, h, lcx_waits(lc, y, lc->position, 0),
-                 lcx_waits(lc, y, lc->position + n - end, end), end);
+        lcx_fold(kernel, lc, i, w, h, lcx_first_waiting(lc, y, lc->position, 0),
+                 lcx_first_waiting(lc, y, lc->position + n - end, end), end);
   }
 }
 
@@ -3509,7 +3524,7 @@ static int lcx_folds(const longctx *lc, int n)
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
     if (lcx_keeps_memory(y) &&
-        lcx_waits(lc, y, lc->position, 0) < lcx_waits(lc, y, lc->position + n, 0))
+        lcx_first_waiting(lc, y, lc->position, 0) < lcx_first_waiting(lc, y, lc->position + n, 0))
       return 1;
   }
   return 0;
@@ -3533,22 +3548,25 @@ LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src)
   if (!any) return LONGCTX_E_DESC;
   m = lcx_memory_of(dst);
   kernel = lcx_kernels_of(dst->isa);
-  for (i = 0; i < dst->wish.n_layers; ++i)
-    for (h = 0; lcx_keeps_memory(lcx_layer_of(dst, i)) && h < dst->wish.n_kv_heads; ++h) {
-      float *to = lcx_memory_at(dst, lcx_layer_of(dst, i), h);
-      kernel->sum(to, lcx_memory_at(src, lcx_layer_of(src, i), h), to + m.floats, m.floats, 1);
+  for (i = 0; i < dst->wish.n_layers; ++i) {
+    const lcx_layer *y = lcx_layer_of(dst, i), *from = lcx_layer_of(src, i);
+    if (!lcx_keeps_memory(y)) continue;
+    for (h = 0; h < dst->wish.n_kv_heads; ++h) { /* offsets differ where max_threads does */
+      float *to = lcx_memory_at(dst, y, h);
+      kernel->sum(to, lcx_memory_at(src, from, h), to + m.floats, m.floats, 1);
     }
+  }
   return LONGCTX_OK;
 }
 
 /* ---- recalling ----------------------------------------------------------------------------- */
 
-/* 1/(1 + e^-x), 0 up to -87; a quotient is rounded before the sum, so no compiler fuses them */
+/* 1/(1 + e^-x), 0 up to -87, 1 from 87 on */
 static float lcx_sigmoid(float x)
 {
   double a = x < 0 ? -(double)x : (double)x, e = 0;
   if (!(a < 87)) return x < 0 ? 0.0f : 1.0f;
-  e = (double)lcx_pow2_minus(a / 0.69314718055994531);
+  e = (double)lcx_pow2_minus(a / 0.69314718055994531); /* a product could fuse with what follows */
   return (float)((x < 0 ? e : 1) / (1 + e));
 }
 
@@ -3557,14 +3575,14 @@ LONGCTX_API int longctx_set_gate(longctx *lc, int layer, const float *logits)
   int h;
   if (!lc || layer < 0 || layer >= lc->wish.n_layers || !lcx_layer_of(lc, layer)->memory)
     return LONGCTX_E_ARG;
-  for (h = 0; logits && h < lc->wish.n_heads; ++h) /* by bits: what is above infinity's is NaN */
+  for (h = 0; logits && h < lc->wish.n_heads; ++h) /* by bits: above infinity's is NaN */
     if (lcx_bits(logits[h]) << 1 > 0xff000000u) return LONGCTX_E_ARG;
   for (h = 0; h < lc->wish.n_heads; ++h)
     lcx_gates_of(lc, layer)[h] = logits ? lcx_sigmoid(logits[h]) : 0;
   return LONGCTX_OK;
 }
 
-/* Does any query head of KV head h in layer i take memory in now? */
+/* Does any query head of KV head h in layer i use memory now? */
 static int lcx_may_recall(const longctx *lc, int i, int h)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
@@ -3575,15 +3593,16 @@ static int lcx_may_recall(const longctx *lc, int i, int h)
                        !lcx_blank(lc, lcx_memory_at(lc, y, h)));
 }
 
-/* What the rows r0..r0+n-1, at most 16, of KV head h recall; returns how many do, row[] names
-   them, w->recalled has them. A row whose gate is closed or whose query is no number does not. */
+/* What rows r0..r0+n-1, at most 16, of KV head h recall, into w->recalled; returns how many do, in
+   row[] which. A row whose gate is closed or whose query is not finite does not. */
 static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_rows *w, int h,
                       int r0, int n, const float *q, int *row)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
   lcx_memory m = lcx_memory_of(lc);
   int some = 0, r;
-  for (r = 0; r < LCX_AHEAD && r < m.floats; r += LCX_STRIP) LCX_FETCH(lcx_memory_at(lc, y, h) + r);
+  for (r = 0; r < LCX_MEMORY_AHEAD && r < m.floats; r += LCX_STRIP)
+    LCX_FETCH(lcx_memory_at(lc, y, h) + r);
   for (r = 0; r < n; ++r) {
     const float *x = q + lcx_query_of(lc, h, r0 + r) * (size_t)m.dims;
     if (!(lcx_gates_of(lc, i)[lcx_head_of(lc, h, r0 + r)] > 0) ||
@@ -3608,11 +3627,11 @@ static void lcx_recalled_row(const lcx_rows *w, int j, float *to)
 /* == 11 FEEDBACK ==                                                                            */
 /* TransformerFAM (arXiv 2404.09173): rows in a loop, when they are due, where they stand.      */
 
-/* Rows set at position P, which is a block's start, stand at P - F..P - 1 and are there for the
-   tokens of that block. They see, besides themselves, the tokens from P on: at the block's end all
-   of it, before its first token none. So one rule tells what attends whenever they may. */
+/* Rows set at position P, a block's start, stand at P - F..P - 1 and serve the tokens of that
+   block. Besides themselves they see the tokens from P on: at the block's end all of it, before its
+   first token none. So one rule covers both moments at which they may attend. */
 
-static int lcx_keeps_feedback(const lcx_layer *y) { return y->fed_rows && !y->reads; }
+static int lcx_keeps_feedback(const lcx_layer *y) { return y->fed_rows && !y->reader; }
 
 /* A layer's rows [F][feedback_dim] */
 static float *lcx_fed_of(const longctx *lc, const lcx_layer *y)
@@ -3637,29 +3656,29 @@ static int lcx_untouched(const longctx *lc)
   int i;
   for (i = 0; i < lc->max_threads; ++i)
     if (lcx_ticket_of(lc, i)->parts) return 0;
-  for (i = 0; i < lc->wish.n_layers && !lcx_live_of(lc, i)->rows; ++i) {}
+  for (i = 0; i < lc->wish.n_layers && !lcx_live_of(lc, i)->tokens; ++i) {}
   return i == lc->wish.n_layers;
 }
 
-/* Between two blocks? Of a context with feedback. */
+/* Is a context with feedback between two blocks? */
 static int lcx_between(const longctx *lc)
 {
   return lc->position % lc->plan.block == 0 && lcx_untouched(lc);
 }
 
-/* Where the rows that layer i has were set, as of a moment between two blocks. */
+/* Position at which layer i's rows were last set; asked between two blocks only. */
 static int64_t lcx_set_at(const longctx *lc, int i)
 {
-  return lc->position - (lcx_live_of(lc, i)->given ? 0 : lc->plan.block);
+  return lc->position - (lcx_live_of(lc, i)->fed ? 0 : lc->plan.block);
 }
 
 static void lcx_become_due(longctx *lc)
 {
   int i;
-  for (i = 0; i < lc->wish.n_layers; ++i) lcx_live_of(lc, i)->given = 0;
+  for (i = 0; i < lc->wish.n_layers; ++i) lcx_live_of(lc, i)->fed = 0;
 }
 
-/* No row was ever set. */
+/* Clears feedback: no row was ever set. */
 static void lcx_forget_feedback(longctx *lc)
 {
   int i;
@@ -3685,7 +3704,7 @@ LONGCTX_API int longctx_feedback_due(const longctx *lc)
   int i;
   if (!lc || lc->plan.feedback == 0 || lc->position % lc->plan.block) return 0;
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (lcx_keeps_feedback(lcx_layer_of(lc, i)) && !lcx_live_of(lc, i)->given) return 1;
+    if (lcx_keeps_feedback(lcx_layer_of(lc, i)) && !lcx_live_of(lc, i)->fed) return 1;
   return 0;
 }
 
@@ -3714,7 +3733,7 @@ LONGCTX_API int longctx_feedback_set(longctx *lc, int layer, const float *q, con
     }
   memcpy(lcx_fed_q(lc, y), q,
          sizeof(float) * (size_t)rows * (size_t)lc->wish.n_heads * (size_t)w.head_dim);
-  lcx_live_of(lc, layer)->given = 1;
+  lcx_live_of(lc, layer)->fed = 1;
   return LONGCTX_OK;
 }
 
@@ -3733,8 +3752,8 @@ static int lcx_aligned(const void *mem)
   return (uintptr_t)mem % offsetof(struct lcx_align, u) == 0;
 }
 
-/* The wish of layer i, -1 for the desc's own, and its table of frequencies or NULL. Tables lie one
-   behind the other: asked for from -1 on in order, *at leads from one to the next. */
+/* Layer i's wish into *l (i = -1: the desc's own); returns its frequency table, or NULL. Tables are
+   contiguous: asked for i = -1, 0, 1 and so on, *at walks them. */
 static const double *lcx_freqs_next(const longctx *lc, int i, lcx_wish_layer *l, uint64_t *at)
 {
   const lcx_wish *w = &lc->wish;
@@ -3760,7 +3779,7 @@ static float lcx_slope(const lcx_wish *w, int h)
   return (float)(-LCX_LOG2E * (double)lcx_pow2_minus(bias));
 }
 
-/* Everything in the block that its wish decides: plan, layers, steps, slopes. */
+/* From the wish: plan, layers, steps, slopes; from the machine: isa, fetch_alone. */
 static void lcx_derive(longctx *lc, int max_threads)
 {
   const lcx_wish *w = &lc->wish;
@@ -3773,25 +3792,27 @@ static void lcx_derive(longctx *lc, int max_threads)
   (void)code;
   lc->max_threads = max_threads;
   lc->isa = (int16_t)lcx_best_isa();
-  lc->alone = (int16_t)lcx_fetches_alone(lc->plan.window);
+  lc->fetch_alone = (int16_t)lcx_fetches_alone(lc->plan.window);
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
     lcx_wish_layer l;
     const double *f = lcx_freqs_next(lc, i, &l, &at);
-    const lcx_layer *y = lcx_layer_of(lc, i < 0 ? 0 : i); /* without a list, all are as the first */
+    const lcx_layer *y = lcx_layer_of(lc, i < 0 ? 0 : i); /* no list: all share layer 0's steps */
     uint64_t *step = (uint64_t *)(void *)lcx_at(lc, y->steps);
     if (i < 0 && w->has_layers) continue;
-    for (j = 0; !y->reads && j < y->half; ++j)
+    for (j = 0; !y->reader && j < y->half; ++j)
       step[j] = f ? lcx_freq_step(f[j]) : lcx_rope_step(l.rope_base, j, y->half);
   }
   for (i = 0; w->alibi_max_bias > 0 && i < w->n_heads; ++i)
     ((float *)(void *)lcx_at(lc, lc->plan.slopes))[i] = lcx_slope(w, i);
 }
 
-static void lcx_label(longctx *lc)
+static const lcx_label lcx_own_label = {LCX_MAGIC, LCX_FORMAT, LCX_PROBE};
+
+static int lcx_check_label(const lcx_label *l)
 {
-  memcpy(lc->magic, LCX_MAGIC, sizeof lc->magic);
-  lc->version = LCX_FORMAT;
-  lc->probe = LCX_PROBE;
+  if (memcmp(l->magic, LCX_MAGIC, sizeof l->magic) || l->probe != LCX_PROBE)
+    return LONGCTX_E_FORMAT;
+  return l->version == LCX_FORMAT ? LONGCTX_OK : LONGCTX_E_VERSION;
 }
 
 static void lcx_drop_tickets(longctx *lc)
@@ -3803,11 +3824,11 @@ static void lcx_drop_tickets(longctx *lc)
 static void lcx_drop_batch(longctx *lc)
 {
   int i;
-  for (i = 0; i < lc->wish.n_layers; ++i) lcx_live_of(lc, i)->rows = 0;
+  for (i = 0; i < lc->wish.n_layers; ++i) lcx_live_of(lc, i)->tokens = 0;
   lcx_drop_tickets(lc);
 }
 
-/* A block that came from elsewhere: no batch is open, and nothing of its scratch counts. */
+/* For a block that came from elsewhere: clears its scratch and drops its open batch. */
 static void lcx_fresh(longctx *lc)
 {
   memset(lcx_at(lc, lc->plan.scratch), 0, (size_t)(lc->plan.total - lc->plan.scratch));
@@ -3826,7 +3847,7 @@ LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d
   int i, end;
   if (!mem || !lcx_aligned(mem) || lcx_resolve(d, &w, &p) || bytes < p.total) return NULL;
   memset(mem, 0, (size_t)p.total);
-  lcx_label(lc);
+  lc->label = lcx_own_label;
   lc->wish = w;
   end = d->layers ? w.n_layers : 0;
   to = (unsigned char *)mem + offsetof(struct longctx, wish) + sizeof w;
@@ -3842,7 +3863,7 @@ LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d
   return lc;
 }
 
-/* Nothing is left to derive: some desc gives this very layer. */
+/* Is nothing left to derive? Then some desc resolves to this. */
 static int lcx_resolved(const lcx_wish *w, const lcx_wish_layer *l)
 {
   int rotates = l->rope != LONGCTX_ROPE_NONE && w->head_dim > 1;
@@ -3854,19 +3875,17 @@ static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lc
 {
   const lcx_wish *w = &lc->wish;
   lcx_origin o = {NULL, NULL};
-  uint64_t need = 0, at = 0, room = bytes - offsetof(struct longctx, wish);
+  uint64_t need = 0, at = 0, room = bytes - offsetof(struct longctx, wish), layers;
   int i;
   o.wish = (const unsigned char *)w;
   if (lcx_check_wish(w) || !LCX_IN(w->has_layers, 0, 1) || w->zero) return LONGCTX_E_FORMAT;
-  if (w->has_layers && (uint64_t)w->n_layers * sizeof(lcx_wish_layer) > room - sizeof *w)
-    return LONGCTX_E_SPACE;
-  if (w->has_layers && /* whole layers must lie in the wish before they are looked at */
-      (w->bytes < 0 ||
-       (uint64_t)w->n_layers * sizeof(lcx_wish_layer) + sizeof *w > (uint64_t)w->bytes))
+  layers = w->has_layers ? (uint64_t)w->n_layers * sizeof(lcx_wish_layer) : 0;
+  if (layers > room - sizeof *w) return LONGCTX_E_SPACE;
+  if (w->bytes < 0 || sizeof *w + layers > (uint64_t)w->bytes) /* before any layer is read */
     return LONGCTX_E_FORMAT;
   if (lcx_check_all(&o, w, &need) || need != (uint64_t)w->bytes) return LONGCTX_E_FORMAT;
   if (w->base.feedback != (w->feedback_len > 0 && !w->has_layers)) return LONGCTX_E_FORMAT;
-  if (lcx_bits(w->alibi_max_bias) >> 31) return LONGCTX_E_FORMAT; /* -0 is no desc's */
+  if (lcx_bits(w->alibi_max_bias) >> 31) return LONGCTX_E_FORMAT; /* -0 resolves to 0 */
   if (need > room) return LONGCTX_E_SPACE;
   for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
     lcx_wish_layer l;
@@ -3883,7 +3902,7 @@ static int lcx_sound_position(int64_t start, int64_t position)
   return start >= 0 && position <= LCX_POS_END && start <= position;
 }
 
-/* with memory or feedback a text starts where a block does */
+/* with memory or feedback a text starts at a block's start */
 static int lcx_sound_start(const lcx_plan *p, int64_t start)
 {
   return p->block == 0 || start % p->block == 0;
@@ -3904,38 +3923,37 @@ static int lcx_sound_number(int type, float least, float most, const unsigned ch
   return lcx_finite(x) && LCX_IN(x, least, most);
 }
 
-/* ---- a state on its way -------------------------------------------------------------------- */
+/* ---- streaming a state --------------------------------------------------------------------- */
 
-/* bytes of one stored row of keys and values, as a state file has it */
-static uint64_t lcx_row_bytes(const lcx_store *s)
+/* bytes of one token, key and value of one head, in a state file */
+static uint64_t lcx_token_bytes(const lcx_store *s)
 {
   return (uint64_t)(s->head_dim * lcx_elem(s->type_k) + 4 * (s->type_k == LONGCTX_Q8) +
                     s->head_dim_v * lcx_elem(s->type_v) + 4 * (s->type_v == LONGCTX_Q8));
 }
 
-/* What a state file begins with; its wish follows, then sink logits and gates, rows, memory and
-   feedback, and a hash. */
+/* A state file's head. After it: the wish, sink logits and gates; layer by layer tokens, memory and
+   feedback; a hash. */
 typedef struct lcx_file_head {
-  char magic[8];
-  uint32_t version, probe;
+  lcx_label label;
   uint64_t bytes; /* of the whole state */
   int64_t start, position;
 } lcx_file_head;
 
-enum { LCX_INSPECT, LCX_WRITE, LCX_VERIFY, LCX_READ }; /* VERIFY reads and touches nothing */
+enum { LCX_INSPECT, LCX_WRITE, LCX_VERIFY, LCX_READ }; /* INSPECT checks a block, VERIFY a file */
 
 /* Bytes pass through a small buffer and a 64-bit hash, in blocks of 128. */
 typedef struct lcx_stream {
   int mode, error;
-  uint64_t left, hash; /* left: to read */
-  unsigned at, have;
+  uint64_t left, hash; /* left: to read from the file */
+  unsigned at, have;   /* in buf: next byte; end, reading */
   unsigned char buf[128];
 #ifndef LONGCTX_NO_STDIO
   FILE *file;
 #endif
 } lcx_stream;
 
-/* One step is a bijection of the hash, so any changed word changes it. */
+/* Each step is a bijection of h, and of word: one changed word always shows. */
 static LCX_UNUSED uint64_t lcx_hash(uint64_t h, const unsigned char *p, size_t n)
 {
   for (; n > 0; p += 8) {
@@ -3956,16 +3974,16 @@ static void lcx_flush(lcx_stream *s)
   s->at = 0;
 }
 
-/* why a read fell short: a file that ends is no state */
-static int lcx_short(FILE *file) { return ferror(file) ? LONGCTX_E_IO : LONGCTX_E_FORMAT; }
+/* why a read fell short: a file cut short is no state */
+static int lcx_read_error(FILE *file) { return ferror(file) ? LONGCTX_E_IO : LONGCTX_E_FORMAT; }
 
 static void lcx_refill(lcx_stream *s)
 {
   s->have = s->left < sizeof s->buf ? (unsigned)s->left : (unsigned)sizeof s->buf;
   s->left -= s->have;
   s->at = 0;
-  if (s->have == 0) s->error = LONGCTX_E_FORMAT; /* more asked for than the state says it has */
-  else if (fread(s->buf, 1, s->have, s->file) != s->have) s->error = lcx_short(s->file);
+  if (s->have == 0) s->error = LONGCTX_E_FORMAT; /* by its head the state ends here */
+  else if (fread(s->buf, 1, s->have, s->file) != s->have) s->error = lcx_read_error(s->file);
   if (s->error) s->have = 0;
   s->hash = lcx_hash(s->hash, s->buf, s->have);
 }
@@ -3973,13 +3991,14 @@ static void lcx_refill(lcx_stream *s)
 static void lcx_stream_bytes(lcx_stream *s, void *bytes, size_t n)
 {
   unsigned char *p = (unsigned char *)bytes;
+  int writes = s->mode == LCX_WRITE;
   while (n > 0 && !s->error && s->mode != LCX_INSPECT) {
     unsigned part;
-    if (s->mode == LCX_WRITE && s->at == sizeof s->buf) lcx_flush(s);
-    if (s->mode != LCX_WRITE && s->at == s->have) lcx_refill(s);
-    part = (s->mode == LCX_WRITE ? (unsigned)sizeof s->buf : s->have) - s->at;
+    if (writes && s->at == sizeof s->buf) lcx_flush(s);
+    if (!writes && s->at == s->have) lcx_refill(s);
+    part = (writes ? (unsigned)sizeof s->buf : s->have) - s->at;
     if (part > n) part = (unsigned)n;
-    if (s->mode == LCX_WRITE) memcpy(s->buf + s->at, p, part);
+    if (writes) memcpy(s->buf + s->at, p, part);
     else memcpy(p, s->buf + s->at, part);
     s->at += part;
     p += part;
@@ -3993,7 +4012,7 @@ static void lcx_stream_bytes(lcx_stream *s, void *bytes, size_t n)
 }
 #endif
 
-/* One stored number out of, into or past the cache. */
+/* A stored number: checked, and copied as the mode says. */
 static void lcx_stream_number(lcx_stream *s, int type, float least, float most, unsigned char *p)
 {
   unsigned char e[4] = {0, 0, 0, 0};
@@ -4004,7 +4023,7 @@ static void lcx_stream_number(lcx_stream *s, int type, float least, float most, 
   if (s->mode == LCX_READ && !s->error) memcpy(p, e, n);
 }
 
-/* A flag, 1 where it must be set, out of, into or past the block; what it is. */
+/* Likewise a flag, 0 or 1, where `must` only 1; returns it. */
 static int32_t lcx_stream_flag(lcx_stream *s, int must, int32_t *flag)
 {
   int32_t x = *flag;
@@ -4014,20 +4033,20 @@ static int32_t lcx_stream_flag(lcx_stream *s, int must, int32_t *flag)
   return x;
 }
 
-/* Bytes that may be anything. */
+/* Bytes that may be anything; VERIFY must not touch p. */
 static void lcx_stream_any(lcx_stream *s, void *p, size_t n)
 {
-  unsigned char past[64];
+  unsigned char skipped[64];
   size_t part;
   for (; n > 0 && s->mode == LCX_VERIFY && !s->error; n -= part) {
-    part = n < sizeof past ? n : sizeof past;
-    lcx_stream_bytes(s, past, part);
+    part = n < sizeof skipped ? n : sizeof skipped;
+    lcx_stream_bytes(s, skipped, part);
   }
   if (s->mode != LCX_VERIFY) lcx_stream_bytes(s, p, n);
 }
 
-/* A row of a cache: finite, keys small enough for a score above LCX_NOTHING, no scale negative. */
-static void lcx_stream_row(lcx_stream *s, const lcx_store *st, unsigned char *tile, int token)
+/* A stored token: finite, keys small enough that scores exceed LCX_NOTHING, scales not negative. */
+static void lcx_stream_token(lcx_stream *s, const lcx_store *st, unsigned char *tile, int token)
 {
   unsigned char *scale_k = tile + st->scale_k + 4 * token;
   unsigned char *scale_v = tile + st->scale_v + 4 * token;
@@ -4040,7 +4059,7 @@ static void lcx_stream_row(lcx_stream *s, const lcx_store *st, unsigned char *ti
   if (st->type_v == LONGCTX_Q8) lcx_stream_number(s, LONGCTX_F32, 0, LCX_MAX, scale_v);
 }
 
-/* KV head h's memory: M row by row, z, and the same of what is on its way. */
+/* One KV head's memory: M by rows, z, then the same of what is on its way. */
 static void lcx_stream_memory(lcx_stream *s, const lcx_memory *m, float *x)
 {
   int part, d, e;
@@ -4056,8 +4075,8 @@ static void lcx_stream_memory(lcx_stream *s, const lcx_memory *m, float *x)
   }
 }
 
-/* Rows that the next token can see, oldest first: coordinates from..to among the sinks
-   or in the window. At a block's start feedback rows may still attend: the block before stays. */
+/* Tokens that the next one can see, oldest first, from <= x < to of the sinks or the window. At a
+   block's start the block before stays, too: feedback rows may still attend to it. */
 static void lcx_kept(const longctx *lc, const lcx_layer *y, int which, int64_t start,
                      int64_t position, int64_t *from, int64_t *to)
 {
@@ -4068,20 +4087,20 @@ static void lcx_kept(const longctx *lc, const lcx_layer *y, int which, int64_t s
   *to = which == LCX_SINKS ? sinks : lcx_max64(position, *from);
 }
 
-/* A layer's feedback: was it set, the rows and queries as they were given, keys and values. */
+/* A layer's feedback: whether it was set, rows and queries as given, keys and values. */
 static void lcx_stream_feedback(const longctx *lc, lcx_stream *s, int i, int64_t position)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
   const lcx_store *st = &y->store[LCX_FED];
   int h, x;
-  lcx_stream_flag(s, position % y->block != 0, &lcx_live_of(lc, i)->given);
+  lcx_stream_flag(s, position % y->block != 0, &lcx_live_of(lc, i)->fed);
   lcx_stream_any(s, lcx_fed_of(lc, y), lcx_fed_bytes(lc));
   for (h = 0; h < lc->wish.n_kv_heads; ++h)
     for (x = 0; x < y->fed_rows && !s->error; ++x)
-      lcx_stream_row(s, st, lcx_ring_of(lc, y, LCX_FED, h) + lcx_tile_at(st, x), x % st->tile);
+      lcx_stream_token(s, st, lcx_ring_of(lc, y, LCX_FED, h) + lcx_tile_at(st, x), x % st->tile);
 }
 
-/* All that a state holds behind its head and wish, as of start and position. */
+/* All that follows a state's head and wish, for this start and position. */
 static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int64_t position)
 {
   int i, h, which;
@@ -4095,13 +4114,13 @@ static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int6
   }
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
-    for (which = LCX_SINKS; which >= LCX_WINDOW && !y->reads; --which)
+    for (which = LCX_SINKS; which >= LCX_WINDOW && !y->reader; --which)
       for (h = 0; h < lc->wish.n_kv_heads; ++h) {
         const lcx_store *st = &y->store[which];
         unsigned char *ring = lcx_ring_of(lc, y, which, h);
         int64_t x, to;
         for (lcx_kept(lc, y, which, start, position, &x, &to); x < to && !s->error; ++x)
-          lcx_stream_row(s, st, ring + lcx_tile_at(st, x), (int)(x % st->tile));
+          lcx_stream_token(s, st, ring + lcx_tile_at(st, x), (int)(x % st->tile));
       }
     for (h = 0; h < lc->wish.n_kv_heads && lcx_keeps_memory(y) && !s->error; ++h) {
       lcx_memory m = lcx_memory_of(lc);
@@ -4124,11 +4143,12 @@ static uint64_t lcx_state_bytes(const longctx *lc, int64_t start, int64_t positi
     if (lcx_keeps_feedback(y))
       n += sizeof(int32_t) + lcx_fed_bytes(lc) +
            (uint64_t)y->fed_rows * (uint64_t)lc->wish.n_kv_heads *
-               lcx_row_bytes(&y->store[LCX_FED]);
-    for (which = LCX_WINDOW; which <= LCX_SINKS && !y->reads; ++which) {
+               lcx_token_bytes(&y->store[LCX_FED]);
+    for (which = LCX_WINDOW; which <= LCX_SINKS && !y->reader; ++which) {
       int64_t from, to;
       lcx_kept(lc, y, which, start, position, &from, &to);
-      n += (uint64_t)(to - from) * (uint64_t)lc->wish.n_kv_heads * lcx_row_bytes(&y->store[which]);
+      n += (uint64_t)(to - from) * (uint64_t)lc->wish.n_kv_heads *
+           lcx_token_bytes(&y->store[which]);
     }
   }
   return n;
@@ -4136,7 +4156,8 @@ static uint64_t lcx_state_bytes(const longctx *lc, int64_t start, int64_t positi
 
 /* ---- blocks -------------------------------------------------------------------------------- */
 
-static longctx *lcx_give(longctx *lc, int code, int *error)
+/* What open and load return. */
+static longctx *lcx_result(longctx *lc, int code, int *error)
 {
   if (error) *error = code;
   return code ? NULL : lc;
@@ -4148,28 +4169,27 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
   lcx_stream s;
   lcx_plan p;
   int code, i;
-  if (!mem || !lcx_aligned(mem)) return lcx_give(lc, LONGCTX_E_ARG, error);
-  if (bytes < sizeof *lc) return lcx_give(lc, LONGCTX_E_SPACE, error);
-  if (memcmp(lc->magic, LCX_MAGIC, sizeof lc->magic) || lc->probe != LCX_PROBE)
-    return lcx_give(lc, LONGCTX_E_FORMAT, error);
-  if (lc->version != LCX_FORMAT) return lcx_give(lc, LONGCTX_E_VERSION, error);
+  if (!mem || !lcx_aligned(mem)) return lcx_result(lc, LONGCTX_E_ARG, error);
+  if (bytes < sizeof *lc) return lcx_result(lc, LONGCTX_E_SPACE, error);
+  code = lcx_check_label(&lc->label);
+  if (code) return lcx_result(lc, code, error);
   if (!(LCX_IN(lc->max_threads, 1, 1024) && lcx_sound_position(lc->start, lc->position)))
-    return lcx_give(lc, LONGCTX_E_FORMAT, error);
+    return lcx_result(lc, LONGCTX_E_FORMAT, error);
   code = lcx_sound_wish(lc, bytes, lc->max_threads, &p);
-  if (code) return lcx_give(lc, code, error);
+  if (code) return lcx_result(lc, code, error);
   if (memcmp(&p, &lc->plan, sizeof p) || !lcx_sound_start(&p, lc->start))
-    return lcx_give(lc, LONGCTX_E_FORMAT, error);
-  lcx_derive(lc, lc->max_threads); /* never trusted, always the same for the same wish */
+    return lcx_result(lc, LONGCTX_E_FORMAT, error);
+  lcx_derive(lc, lc->max_threads); /* anew: not trusted, but the same for the same wish */
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if ((lcx_live_of(lc, i)->given && !lcx_keeps_feedback(lcx_layer_of(lc, i))) ||
+    if ((lcx_live_of(lc, i)->fed && !lcx_keeps_feedback(lcx_layer_of(lc, i))) ||
         lcx_live_of(lc, i)->zero)
-      return lcx_give(lc, LONGCTX_E_FORMAT, error);
+      return lcx_result(lc, LONGCTX_E_FORMAT, error);
   memset(&s, 0, sizeof s);
   s.mode = LCX_INSPECT;
   lcx_stream_all(lc, &s, lc->start, lc->position);
-  if (s.error) return lcx_give(lc, s.error, error);
+  if (s.error) return lcx_result(lc, s.error, error);
   lcx_fresh(lc);
-  return lcx_give(lc, LONGCTX_OK, error);
+  return lcx_result(lc, LONGCTX_OK, error);
 }
 
 LONGCTX_API void longctx_reset(longctx *lc)
@@ -4199,7 +4219,7 @@ LONGCTX_API int longctx_seek(longctx *lc, int64_t position)
     return LONGCTX_E_ARG;
   if (lc->position != lc->start || !lcx_untouched(lc)) return LONGCTX_E_ORDER;
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (lcx_live_of(lc, i)->given) return LONGCTX_E_ORDER;
+    if (lcx_live_of(lc, i)->fed) return LONGCTX_E_ORDER;
   lc->start = lc->position = position;
   return LONGCTX_OK;
 }
@@ -4212,7 +4232,7 @@ LONGCTX_API int longctx_set_sink_logits(longctx *lc, int layer, const float *log
   to = lcx_logits_of(lc, layer);
   for (h = 0; logits && h < lc->wish.n_heads; ++h) /* -infinity is allowed */
     if (!lcx_finite(logits[h]) && lcx_bits(logits[h]) != 0xff800000u) return LONGCTX_E_ARG;
-  for (h = 0; h < lc->wish.n_heads; ++h) /* held, -infinity is bit for bit as if there were none */
+  for (h = 0; h < lc->wish.n_heads; ++h) /* -infinity, held, changes no bit of the output */
     to[h] = logits ? lcx_held(logits[h] * (float)LCX_LOG2E, -LCX_NOTHING) : 0;
   lcx_live_of(lc, layer)->has_logits = logits != NULL;
   return LONGCTX_OK;
@@ -4241,9 +4261,7 @@ LONGCTX_API int longctx_save(const longctx *lc, FILE *file)
   lcx_file_head head;
   if (!lc || !file) return LONGCTX_E_ARG;
   memset(&head, 0, sizeof head);
-  memcpy(head.magic, LCX_MAGIC, sizeof head.magic);
-  head.version = LCX_FORMAT;
-  head.probe = LCX_PROBE;
+  head.label = lcx_own_label;
   head.bytes = lcx_state_bytes(lc, lc->start, lc->position);
   head.start = lc->start;
   head.position = lc->position;
@@ -4258,17 +4276,17 @@ LONGCTX_API int longctx_save(const longctx *lc, FILE *file)
 
 static int lcx_read_head(FILE *file, lcx_file_head *head)
 {
-  if (fread(head, sizeof *head, 1, file) != 1) return lcx_short(file);
-  if (memcmp(head->magic, LCX_MAGIC, sizeof head->magic) || head->probe != LCX_PROBE)
-    return LONGCTX_E_FORMAT;
-  if (head->version != LCX_FORMAT) return LONGCTX_E_VERSION;
+  int code;
+  if (fread(head, sizeof *head, 1, file) != 1) return lcx_read_error(file);
+  code = lcx_check_label(&head->label);
+  if (code) return code;
   if (head->bytes < sizeof *head + sizeof(lcx_wish) + sizeof(uint64_t) ||
       !lcx_sound_position(head->start, head->position))
     return LONGCTX_E_FORMAT;
   return LONGCTX_OK;
 }
 
-/* Reads on to the end, whatever it is, and compares the hash behind it. */
+/* Hashes the rest, whatever it is, and compares the hash after it. */
 static int lcx_read_hash(lcx_stream *s)
 {
   uint64_t stored;
@@ -4277,7 +4295,7 @@ static int lcx_read_hash(lcx_stream *s)
     s->at = s->have;
   }
   if (s->error) return s->error;
-  if (fread(&stored, sizeof stored, 1, s->file) != 1) return lcx_short(s->file);
+  if (fread(&stored, sizeof stored, 1, s->file) != 1) return lcx_read_error(s->file);
   return stored == s->hash ? LONGCTX_OK : LONGCTX_E_FORMAT;
 }
 
@@ -4288,10 +4306,10 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
   lcx_file_head head;
   lcx_plan p;
   int code;
-  if (!mem || !file || !lcx_aligned(mem)) return lcx_give(lc, LONGCTX_E_ARG, error);
-  if (bytes < sizeof *lc) return lcx_give(lc, LONGCTX_E_SPACE, error);
+  if (!mem || !file || !lcx_aligned(mem)) return lcx_result(lc, LONGCTX_E_ARG, error);
+  if (bytes < sizeof *lc) return lcx_result(lc, LONGCTX_E_SPACE, error);
   code = lcx_read_head(file, &head);
-  if (code) return lcx_give(lc, code, error);
+  if (code) return lcx_result(lc, code, error);
   lcx_stream_begin(&s, file, LCX_READ, &head);
   memset(mem, 0, sizeof *lc);
   lcx_stream_bytes(&s, &lc->wish, sizeof lc->wish);
@@ -4305,7 +4323,7 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
     code = lcx_read_hash(&s);
     s.error = code ? code : LONGCTX_E_SPACE;
   }
-  if (s.error) return lcx_give(lc, s.error, error);
+  if (s.error) return lcx_result(lc, s.error, error);
   memset((unsigned char *)mem + offsetof(struct longctx, wish) + (size_t)lc->wish.bytes, 0,
          (size_t)p.total - offsetof(struct longctx, wish) - (size_t)lc->wish.bytes);
   lc->start = head.start;
@@ -4313,14 +4331,14 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
   lcx_derive(lc, 1);
   if (head.bytes != lcx_state_bytes(lc, lc->start, lc->position) ||
       !lcx_sound_start(&lc->plan, lc->start))
-    return lcx_give(lc, LONGCTX_E_FORMAT, error);
+    return lcx_result(lc, LONGCTX_E_FORMAT, error);
   lcx_stream_all(lc, &s, lc->start, lc->position);
   code = lcx_read_hash(&s);
-  if (!code) lcx_label(lc);
-  return lcx_give(lc, code, error);
+  if (!code) lc->label = lcx_own_label;
+  return lcx_result(lc, code, error);
 }
 
-/* A state of this context's desc, verified or read; the file stands at its start. */
+/* Verifies or reads a state of this context's desc, from where the file stands. */
 static int lcx_read_into(longctx *lc, FILE *file, int mode)
 {
   lcx_stream s;
@@ -4362,7 +4380,7 @@ LONGCTX_API int longctx_restore(longctx *lc, FILE *file)
   if (fseek(file, here, SEEK_SET)) return code ? code : LONGCTX_E_IO;
   if (code) return code;
   if (lcx_read_into(lc, file, LCX_READ) == 0) return LONGCTX_OK;
-  longctx_reset(lc); /* the file changed between the two readings */
+  longctx_reset(lc); /* the file changed, or failed, meanwhile */
   return LONGCTX_E_IO;
 }
 #endif
@@ -4378,14 +4396,14 @@ LONGCTX_API int longctx_restore(longctx *lc, FILE *file)
 #define LCX_OPENMP 0
 #endif
 
-/* The arguments of one attend, on their way to its parts. */
+/* An attend's arguments, as its parts get them. */
 typedef struct lcx_call {
   const lcx_kernels *kernel;
   longctx *lc;
   const lcx_layer *y;
   int layer, n, writes;
   int64_t at;    /* position of the first token */
-  int64_t since; /* below 0: tokens; else the layer's feedback rows, and where they were set */
+  int64_t since; /* below 0: queries of tokens; else of feedback rows, set at this position */
   const float *q, *k, *v;
   float *out;
 } lcx_call;
@@ -4395,7 +4413,7 @@ LONGCTX_API int longctx_room(const longctx *lc)
   int64_t room, block;
   if (!lc || longctx_feedback_due(lc)) return 0;
   room = lcx_min64(lc->wish.max_batch, LCX_POS_END - lc->position);
-  block = lc->plan.block; /* none of a batch's rows may read what another one folds */
+  block = lc->plan.block; /* no token may read what another of its batch folds; feedback is due */
   return (int)(block ? lcx_min64(room, block - lc->position % block) : room);
 }
 
@@ -4412,7 +4430,7 @@ static void lcx_call_make(lcx_call *c, longctx *lc, int layer, int n, float *out
   c->out = out;
 }
 
-/* 0, or why this attend is refused; c becomes the call. */
+/* Fills in c; 0, or why the attend is refused. */
 static int lcx_call_check(lcx_call *c, longctx *lc, int layer, int n, const float *q,
                           const float *k, const float *v, float *out)
 {
@@ -4423,10 +4441,10 @@ static int lcx_call_check(lcx_call *c, longctx *lc, int layer, int n, const floa
   c->v = v;
   c->writes = k != NULL;
   if (n == 0) return LONGCTX_OK;
-  if (!q || !out || !k != !v || (k && c->y->reads)) return LONGCTX_E_ARG;
+  if (!q || !out || !k != !v || (k && c->y->reader)) return LONGCTX_E_ARG;
   if (longctx_feedback_due(lc)) return LONGCTX_E_ORDER;
   if (n > longctx_room(lc)) return LONGCTX_E_ARG;
-  if (!k && lcx_live_of(lc, c->y->source)->rows < n) return LONGCTX_E_ORDER;
+  if (!k && lcx_live_of(lc, c->y->source)->tokens < n) return LONGCTX_E_ORDER;
   return LONGCTX_OK;
 }
 
@@ -4435,8 +4453,8 @@ static lcx_reach lcx_call_reach(const lcx_call *c)
   return lcx_reach_of(c->lc, c->y, c->since, c->at, c->at + c->n - 1);
 }
 
-/* Many rows, or KV heads that divide evenly: a part takes whole heads. Few rows: heads are split
-   into segments, whose partial results wait for join. Feedback rows are never split. */
+/* Are KV heads split into segments, whose partial results wait for join? Only few rows, never
+   feedback's, and only if heads % parts is not 0; else a part takes whole heads. */
 static int lcx_splits(const lcx_call *c, int parts)
 {
   int heads = c->lc->wish.n_kv_heads;
@@ -4444,14 +4462,15 @@ static int lcx_splits(const lcx_call *c, int parts)
          (int64_t)c->n * lcx_group(c->lc) <= c->lc->plan.split_rows;
 }
 
-/* A split head's units of work: its segments and, behind them, memory. */
+/* A split head's units: its segments, then memory if the layer has it. */
 static int64_t lcx_units_of_head(const lcx_call *c, const lcx_reach *r)
 {
   return lcx_segments_of(r) + (c->y->memory != 0);
 }
 
-/* How many parts find work. */
-static int lcx_useful(const lcx_call *c, int n_parts)
+/* How many parts get work. lcx_part and lcx_finish_call go by this number, so that they agree on
+   whether heads are split. */
+static int lcx_useful_parts(const lcx_call *c, int n_parts)
 {
   int64_t units = c->lc->wish.n_kv_heads;
   int parts = lcx_min(n_parts, c->lc->max_threads);
@@ -4462,14 +4481,16 @@ static int lcx_useful(const lcx_call *c, int n_parts)
   return (int)lcx_min64(parts, units);
 }
 
-static float *lcx_partial(const longctx *lc, int64_t h, int64_t segment, int row)
+/* What unit `unit` of KV head h left for a row: m, l and o of a segment; of memory whether the row
+   recalled, nothing, and what. */
+static float *lcx_partial(const longctx *lc, int64_t h, int64_t unit, int row)
 {
-  uint64_t i = ((uint64_t)h * (uint64_t)lc->plan.segments + (uint64_t)segment) *
+  uint64_t i = ((uint64_t)h * (uint64_t)lc->plan.segments + (uint64_t)unit) *
                    (uint64_t)lc->plan.split_rows + (uint64_t)row;
   return (float *)(void *)lcx_at(lc, lc->plan.partials) + i * lc->plan.partial;
 }
 
-/* The call's rows of KV head h at positions from..to into the cache. */
+/* Stores the call's tokens in KV head h, those at positions from..to-1. */
 static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64_t to)
 {
   const lcx_wish *wish = &c->lc->wish;
@@ -4477,12 +4498,12 @@ static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64
   if (!c->writes) return;
   for (t = lcx_max64(from, c->at); t < lcx_min64(to, c->at + c->n); ++t) {
     size_t row = (size_t)(t - c->at) * (size_t)wish->n_kv_heads + (size_t)h;
-    lcx_write_row(c->kernel, c->lc, c->y, w, h, t, c->k + row * (size_t)wish->head_dim,
+    lcx_write_token(c->kernel, c->lc, c->y, w, h, t, c->k + row * (size_t)wish->head_dim,
                   c->v + row * (size_t)wish->head_dim_v);
   }
 }
 
-/* Rows r0..r0+n-1 of KV head h made ready: rotated, scaled, and what each sees. */
+/* Prepares rows r0..r0+n-1 of KV head h: queries scaled and rotated, views. */
 static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
 {
   const lcx_kernels *kernel = c->kernel;
@@ -4496,7 +4517,7 @@ static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
     const float *x = c->q + lcx_query_of(lc, h, r0 + r) * (size_t)hd;
     int token = (r0 + r) / lcx_group(lc);
     if (c->since < 0) lcx_look(lc, y, w, r, c->at + token);
-    else lcx_look_back(lc, y, w, r, c->since, token);
+    else lcx_look_fed(lc, y, w, r, c->since, token);
     w->bad[r] = kernel->hold(x, hd, lcx_pairs(y), y->scale, LCX_BIG, w->line);
     lcx_turn_to(kernel, lc, y, w, LCX_WINDOW, w->view[LCX_WINDOW][r].stand);
     kernel->rotate(w->line, hd, y->half, w->turn[LCX_WINDOW], w->q[LCX_WINDOW] + r * hd);
@@ -4512,12 +4533,13 @@ static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
 
 /* ---- rows over keys and values, span by span ---------------------------------------------- */
 
-static lcx_hull lcx_hull_of(const lcx_rows *w, int row, int end)
+/* The hull of rows first..end-1, by their lo and hi; one that sees nothing does not widen it. */
+static lcx_hull lcx_hull_of(const lcx_rows *w, int first, int end)
 {
   lcx_hull h = {LCX_SPAN, 0, 1};
   int r;
-  for (r = row; r < end; ++r) {
-    if (w->lo[r] != w->lo[row] || w->hi[r] != w->hi[row]) h.alike = 0;
+  for (r = first; r < end; ++r) {
+    if (w->lo[r] != w->lo[first] || w->hi[r] != w->hi[first]) h.alike = 0;
     if (w->lo[r] >= w->hi[r]) continue;
     if (w->lo[r] < h.first) h.first = w->lo[r];
     if (w->hi[r] > h.last) h.last = w->hi[r];
@@ -4525,7 +4547,7 @@ static lcx_hull lcx_hull_of(const lcx_rows *w, int row, int end)
   return h;
 }
 
-/* lo and hi of every row in the span that starts at x, and their hull; rows are in order of time */
+/* Sets each row's lo and hi in the span at x; returns their hull. Rows are in order of time. */
 LCX_OUTLINE lcx_hull lcx_visible(lcx_rows *w, const lcx_view *view, int64_t x)
 {
   lcx_hull whole = {0, LCX_SPAN, 1};
@@ -4537,14 +4559,14 @@ LCX_OUTLINE lcx_hull lcx_visible(lcx_rows *w, const lcx_view *view, int64_t x)
   return inside ? whole : lcx_hull_of(w, 0, w->n);
 }
 
-/* From a shape on, the first for a type and at most so many rows. */
+/* The first shape from t on of this type and at most `rows` rows. */
 static const lcx_shape *lcx_shape_of(const lcx_shape *t, int type, int rows)
 {
   while (t->type != type || t->rows > rows) ++t;
   return t;
 }
 
-/* Scores of all rows in a span, by shapes from t on. */
+/* Scores all rows over a span, with shapes from t on. */
 static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
                    const float *q, lcx_hull all)
 {
@@ -4555,8 +4577,8 @@ static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, 
   }
 }
 
-/* The values' sums of all rows. All pass over a panel before the next one: it stays in the nearest
-   cache. */
+/* Adds a span's weighted values to all rows. All take a panel before the next: it stays in the
+   nearest cache. */
 static void lcx_pv(const lcx_shape *shapes, const lcx_store *st, const lcx_span *sp,
                    const lcx_rows *w, lcx_hull all)
 {
@@ -4582,8 +4604,8 @@ static float lcx_sum_of(const float *lane)
   return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
-/* int8's scales are read all at once, behind what they scale: none may be waited for. Inline, or
-   gcc 12 drops it as without effect. */
+/* Prefetches int8's scales: read all at once, after what they scale, they would stall. Inline, or
+   gcc 12 drops it as having no effect. */
 LCX_INLINE void lcx_fetch_scales(const lcx_store *st, const lcx_span *sp)
 {
   int g;
@@ -4594,13 +4616,13 @@ LCX_INLINE void lcx_fetch_scales(const lcx_store *st, const lcx_span *sp)
   }
 }
 
-/* Rows against one segment, from <= x < to, of the store `which`: m, l and o of each row. */
+/* All rows against one segment, from <= x < to, of the store `which`, into m, l and o. */
 static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const lcx_store *store,
                         const unsigned char *ring, int64_t from, int64_t to)
 {
   const lcx_store *sk = store, *sv = store;
   const lcx_view *view = w->view[which];
-  int r, slot, per_span = LCX_SPAN / store->tile; /* a tile of another size has no second span */
+  int r, slot, per_span = LCX_SPAN / store->tile; /* tiles not of 16 or 64: only one span */
   int wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
   int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
   const lcx_shape *shape_k, *shape_v;
@@ -4608,12 +4630,12 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
   lcx_span stored, widened;
   const lcx_span *span_k = &stored, *span_v = &stored;
   int64_t x;
-  if (wide_k || wide_v) { /* one span, filled again and again; widening fetches what is ahead */
+  if (wide_k || wide_v) { /* one span, refilled each time; widening prefetches the next one */
     lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
                    0);
     wide.tiles = 1;
-    wide.val = (uint32_t)(w->vals - w->keys) * (uint32_t)sizeof(float);
-    widened = lcx_span_at(&wide, (const unsigned char *)w->keys, 0);
+    wide.val = (uint32_t)(w->wide_vals - w->wide_keys) * (uint32_t)sizeof(float);
+    widened = lcx_span_at(&wide, (const unsigned char *)w->wide_keys, 0);
     if (wide_k) sk = &wide, span_k = &widened;
     if (wide_v) sv = &wide, span_v = &widened;
   }
@@ -4628,12 +4650,12 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
   slot = lcx_slot_of(store, x);
   for (; x < to; x += LCX_SPAN, slot = (slot + per_span) % store->tiles) {
     lcx_hull all = lcx_visible(w, view, x);
-    LONGCTX_ASSERT(all.first < all.last); /* the rows' views join without a hole */
+    LONGCTX_ASSERT(all.first < all.last); /* the rows' views leave no gap */
     stored = lcx_span_at(store, ring, slot);
-    stored.alone = w->alone;
+    stored.fetch_alone = w->fetch_alone;
     lcx_fetch_scales(store, &stored);
-    if (wide_k) kernel->widen_keys(store, &stored, all, w->keys);
-    if (wide_v) kernel->widen_vals(store, &stored, all, w->vals);
+    if (wide_k) kernel->widen_keys(store, &stored, all, w->wide_keys);
+    if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals);
     lcx_qk(shape_k, sk, span_k, w, w->q[which], all);
     kernel->soften(w, view, x);
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, span_v, w, all);
@@ -4644,8 +4666,8 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
 
 /* ---- parts --------------------------------------------------------------------------------- */
 
-/* m, l, o of the rows at hand against one segment; a query that was no number makes l NaN. */
-static void lcx_see(const lcx_call *c, lcx_rows *w, int h, lcx_segment_at s)
+/* m, l, o of the rows at hand against one segment; l is NaN where a query was not finite. */
+static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segment_at s)
 {
   const lcx_layer *y = c->y;
   int r;
@@ -4661,8 +4683,8 @@ static float *lcx_out_of(const lcx_call *c, int h, int r)
   return c->out + lcx_query_of(c->lc, h, r) * (size_t)c->lc->wish.head_dim_v;
 }
 
-/* Row r of KV head h is complete: the sink logit joins, the quotient goes out. */
-static void lcx_close(const lcx_call *c, int h, int r, float m, float l, float *o)
+/* Completes row r of KV head h: merges the sink logit, divides, writes out. */
+static void lcx_finish_row(const lcx_call *c, int h, int r, float m, float l, float *o)
 {
   int dims = c->lc->wish.head_dim_v, head = lcx_head_of(c->lc, h, r);
   if (lcx_live_of(c->lc, c->layer)->has_logits)
@@ -4670,15 +4692,15 @@ static void lcx_close(const lcx_call *c, int h, int r, float m, float l, float *
   c->kernel->finish(o, l, dims, lcx_out_of(c, h, r));
 }
 
-/* What row r of KV head h recalled joins its output. */
+/* Blends what row r of KV head h recalled into out. */
 static void lcx_blend(const lcx_call *c, int h, int r, const float *recalled)
 {
   c->kernel->blend(recalled, lcx_gates_of(c->lc, c->layer)[lcx_head_of(c->lc, h, r)],
                    c->lc->wish.head_dim_v, lcx_out_of(c, h, r));
 }
 
-/* Rows r0..r0+n-1 of KV head h recall: into their outputs (segment < 0), or kept for join. */
-static void lcx_recall_rows(const lcx_call *c, lcx_rows *w, int h, int r0, int n, int64_t segment)
+/* Rows r0..r0+n-1 of KV head h recall: into outputs if unit < 0, else kept for join. */
+static void lcx_recall_rows(const lcx_call *c, lcx_rows *w, int h, int r0, int n, int64_t unit)
 {
   int row[LCX_STRIP], i, r, some;
   if (!lcx_may_recall(c->lc, c->layer, h)) return;
@@ -4686,7 +4708,7 @@ static void lcx_recall_rows(const lcx_call *c, lcx_rows *w, int h, int r0, int n
     some = lcx_recall(c->kernel, c->lc, c->layer, w, h, r, lcx_min(LCX_STRIP, r0 + n - r), c->q,
                       row);
     for (i = 0; i < some; ++i) {
-      float *kept = segment < 0 ? NULL : lcx_partial(c->lc, h, segment, row[i]);
+      float *kept = unit < 0 ? NULL : lcx_partial(c->lc, h, unit, row[i]);
       lcx_recalled_row(w, i, kept ? kept + 2 : w->line);
       if (kept) kept[0] = 1;
       else lcx_blend(c, h, row[i], w->line);
@@ -4694,14 +4716,14 @@ static void lcx_recall_rows(const lcx_call *c, lcx_rows *w, int h, int r0, int n
   }
 }
 
-/* One KV head from rows in to outputs out. */
+/* All of one KV head: rows in, outputs out. */
 LCX_OUTLINE void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
 {
   const longctx *lc = c->lc;
-  int rows = c->n * lcx_group(lc), r0, r;
+  int group = lcx_group(lc), rows = c->n * group, r0, r;
   lcx_write(c, w, h, c->at, c->at + c->n);
   for (r0 = 0; r0 < rows; r0 += lc->plan.rows) {
-    int n = lcx_min(lc->plan.rows, rows - r0), group = lcx_group(lc);
+    int n = lcx_min(lc->plan.rows, rows - r0);
     lcx_reach reach = lcx_reach_of(lc, c->y, c->since, c->at + r0 / group,
                                    c->at + (r0 + n - 1) / group);
     int64_t i;
@@ -4712,37 +4734,37 @@ LCX_OUTLINE void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
       memset(w->sum_o + r * w->stride, 0, (size_t)w->stride * sizeof(float));
     }
     for (i = 0; i < lcx_segments_of(&reach); ++i) {
-      lcx_see(c, w, h, lcx_segment_of(&reach, i));
+      lcx_attend_segment(c, w, h, lcx_segment_of(&reach, i));
       for (r = 0; r < n; ++r)
         c->kernel->merge(&w->sum_m[r], &w->sum_l[r], w->sum_o + r * w->stride, w->m[r], w->l[r],
                          w->o + r * w->stride, w->head_dim_v);
     }
     for (r = 0; r < n; ++r)
-      lcx_close(c, h, r0 + r, w->sum_m[r], w->sum_l[r], w->sum_o + r * w->stride);
+      lcx_finish_row(c, h, r0 + r, w->sum_m[r], w->sum_l[r], w->sum_o + r * w->stride);
     if (c->since < 0) lcx_recall_rows(c, w, h, r0, n, -1);
   }
 }
 
-/* Unit i of KV head h, its results kept for join; it alone writes the new rows that lie in the
+/* Unit i of KV head h, its results kept for join. No other unit stores the new tokens of its
    segment. */
 LCX_OUTLINE void lcx_one_unit(const lcx_call *c, lcx_rows *w, int h, const lcx_reach *reach,
                               int64_t i)
 {
   int64_t after = lcx_after_sinks(c->lc);
   lcx_segment_at s;
-  int r;
-  if (i == lcx_segments_of(reach)) { /* behind the last one: memory */
-    for (r = 0; r < c->n * lcx_group(c->lc); ++r) lcx_partial(c->lc, h, i, r)[0] = 0;
-    lcx_recall_rows(c, w, h, 0, c->n * lcx_group(c->lc), i);
+  int rows = c->n * lcx_group(c->lc), r;
+  if (i == lcx_segments_of(reach)) { /* after the segments: memory */
+    for (r = 0; r < rows; ++r) lcx_partial(c->lc, h, i, r)[0] = 0;
+    lcx_recall_rows(c, w, h, 0, rows, i);
     return;
   }
-  s = lcx_segment_of(reach, i);
+  s = lcx_segment_of(reach, i); /* each store takes its own of the new tokens */
   if (s.which == LCX_SINKS)
     lcx_write(c, w, h, c->lc->start + s.from, lcx_min64(c->lc->start + s.to, after));
   if (s.which == LCX_WINDOW) lcx_write(c, w, h, lcx_max64(s.from, after), s.to);
-  lcx_prepare(c, w, h, 0, c->n * lcx_group(c->lc));
-  lcx_see(c, w, h, s);
-  for (r = 0; r < w->n; ++r) {
+  lcx_prepare(c, w, h, 0, rows);
+  lcx_attend_segment(c, w, h, s);
+  for (r = 0; r < rows; ++r) {
     float *to = lcx_partial(c->lc, h, i, r);
     to[0] = w->m[r];
     to[1] = w->l[r];
@@ -4750,14 +4772,15 @@ LCX_OUTLINE void lcx_one_unit(const lcx_call *c, lcx_rows *w, int h, const lcx_r
   }
 }
 
+/* A part's share of a call, and its ticket for join. */
 static void lcx_part(const lcx_call *c, int part, int parts)
 {
   lcx_ticket *ticket = lcx_ticket_of(c->lc, part);
   int heads = c->lc->wish.n_kv_heads;
   lcx_rows w;
-  if (c->writes) LCX_CLEAR(&lcx_live_of(c->lc, c->layer)->rows); /* until join */
+  if (c->writes) LCX_CLEAR(&lcx_live_of(c->lc, c->layer)->tokens); /* no batch until join */
   lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
-  w.alone = c->lc->alone;
+  w.fetch_alone = c->lc->fetch_alone;
   if (lcx_splits(c, parts)) {
     lcx_reach reach = lcx_call_reach(c);
     int64_t per_head = lcx_units_of_head(c, &reach), units = per_head * heads, u;
@@ -4774,7 +4797,7 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   ticket->parts = parts;
 }
 
-/* Partial results merged in the one order, whoever computed them. */
+/* Merges partial results in a fixed order, whoever computed them. */
 static void lcx_merge_partials(const lcx_call *c)
 {
   lcx_reach reach = lcx_call_reach(c);
@@ -4784,22 +4807,24 @@ static void lcx_merge_partials(const lcx_call *c)
   for (h = 0; h < c->lc->wish.n_kv_heads; ++h)
     for (r = 0; r < rows; ++r) {
       float m = LCX_NOTHING, l = 0;
+      const float *from;
       int64_t i;
       memset(w.sum_o, 0, (size_t)w.stride * sizeof(float));
       for (i = 0; i < lcx_segments_of(&reach); ++i) {
-        const float *from = lcx_partial(c->lc, h, i, r);
+        from = lcx_partial(c->lc, h, i, r);
         c->kernel->merge(&m, &l, w.sum_o, from[0], from[1], from + 2, dims);
       }
-      lcx_close(c, h, r, m, l, w.sum_o);
-      if (c->y->memory && lcx_partial(c->lc, h, i, r)[0] > 0)
-        lcx_blend(c, h, r, lcx_partial(c->lc, h, i, r) + 2);
+      lcx_finish_row(c, h, r, m, l, w.sum_o);
+      from = lcx_partial(c->lc, h, i, r); /* memory's unit, if there is one */
+      if (c->y->memory && from[0] > 0) lcx_blend(c, h, r, from + 2);
     }
 }
 
+/* All parts are done: merge what they left, open the layer's batch, drop the tickets. */
 static void lcx_finish_call(const lcx_call *c, int parts)
 {
   if (lcx_splits(c, parts)) lcx_merge_partials(c);
-  if (c->writes) lcx_live_of(c->lc, c->layer)->rows = (int)(c->at - c->lc->position) + c->n;
+  if (c->writes) lcx_live_of(c->lc, c->layer)->tokens = (int)(c->at - c->lc->position) + c->n;
   lcx_drop_tickets(c->lc);
 }
 
@@ -4811,7 +4836,7 @@ LONGCTX_API int longctx_attend_part(longctx *lc, int layer, int n, const float *
   if (code) return code;
   if (n_parts < 1 || part < 0 || part >= n_parts) return LONGCTX_E_ARG;
   if (n == 0) return LONGCTX_OK;
-  parts = lcx_useful(&c, n_parts);
+  parts = lcx_useful_parts(&c, n_parts);
   if (part < parts) lcx_part(&c, part, parts);
   return LONGCTX_OK;
 }
@@ -4840,8 +4865,8 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
 }
 
 #if LCX_OPENMP
-/* A call to its end, by as many threads as there are. Where whole KV heads would leave some idle,
-   it goes by as many tokens at a time as parts can share: the same bits. */
+/* Runs a call on as many threads as there are. Where whole KV heads would leave some idle, it takes
+   as many tokens at a time as parts can split: the same bits. */
 static void lcx_run(const lcx_call *call)
 {
   lcx_call c = *call;
@@ -4853,7 +4878,7 @@ static void lcx_run(const lcx_call *call)
   for (left = c.n; left > 0; left -= c.n) {
     int p, parts;
     c.n = lcx_min(step, left);
-    parts = lcx_useful(&c, threads);
+    parts = lcx_useful_parts(&c, threads);
 #pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
     for (p = 0; p < parts; ++p) lcx_part(&c, p, parts);
     lcx_finish_call(&c, parts);
@@ -4896,7 +4921,7 @@ LONGCTX_API int longctx_feedback_attend(longctx *lc, int layer, float *out)
   return LONGCTX_OK;
 }
 
-/* All that n more committed tokens fold, by as many threads as attend would take. */
+/* Folds what n more committed tokens fold, on as many threads as attend uses. */
 static void lcx_fold_all(longctx *lc, int n)
 {
   int parts = 1, p;
@@ -4919,7 +4944,7 @@ LONGCTX_API int longctx_commit(longctx *lc, int n)
   if (n > 0 && longctx_feedback_due(lc)) return LONGCTX_E_ORDER;
   if (n > longctx_room(lc)) return LONGCTX_E_ARG;
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (!lcx_layer_of(lc, i)->reads && lcx_live_of(lc, i)->rows < n) return LONGCTX_E_ORDER;
+    if (!lcx_layer_of(lc, i)->reader && lcx_live_of(lc, i)->tokens < n) return LONGCTX_E_ORDER;
   lcx_drop_batch(lc);
   if (lcx_folds(lc, n)) lcx_fold_all(lc, n);
   lc->position += n;
@@ -4929,7 +4954,7 @@ LONGCTX_API int longctx_commit(longctx *lc, int n)
 
 /* ============================================================================================ */
 /* == 14 ANSWERS ==                                                                             */
-/* Questions about a context; codes and names for people.                                       */
+/* Questions about a context; error codes, version and instruction sets as text.                */
 
 LONGCTX_API int64_t longctx_position(const longctx *lc) { return lc ? lc->position : 0; }
 
@@ -4971,7 +4996,7 @@ LONGCTX_API const char *longctx_error(int code)
   case LONGCTX_##name: return text;
   switch (code) {
     LONGCTX_ERRORS(LCX_X)
-  default: return "no code of longctx.h";
+  default: return "unknown error code";
   }
 #undef LCX_X
 }
@@ -5008,7 +5033,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #pragma float_control(pop)
 #undef LCX_PRECISE
 #endif
-#undef LCX_AHEAD
+#undef LCX_MEMORY_AHEAD
 #undef LCX_ARM
 #undef LCX_AVX2
 #undef LCX_AVX512
@@ -5068,48 +5093,51 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_WASM
 #undef LCX_WEB
 #undef LCX_X86
-#endif /* second reading */
+#endif /* rooms 7 to 15 */
 #ifndef LCX_PASS
 #define LONGCTX_IMPLEMENTED
 #endif
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.6  Faster, for the first time tuned on hardware with avx512: float16 prefill reads keys as
-            they are stored, one float32 or float16 row goes through avx2's kernels. int8 queries
-            are packed by vectors on every set; the edge of a window costs the columns that are
-            seen. One query head to a KV head on Intel: keys are fetched early where they exceed
-            2 MB, which other processors do better by themselves. No bit changed. Silent with g++
-            and LONGCTX_NO_DISPATCH on avx512, too.
-     1.1.5  Faster: int8 over keys that lie in no cache (its scales were waited for), and with
-            OpenMP long batches over few KV heads, which are shared now, too. No bit changed.
-            Refused: an int8 scale by which scores fell below what an empty row has, sink logits
-            where a state says there are none, a copy onto a block that overlaps, rope_mscale below
-            1e-6 (memory stayed empty unseen). Load with too little memory says E_IO where reading
-            failed. A softcap of -0 is 0.
+     1.1.7  Manual, contracts and the sentences of longctx_check say the same in plainer words; a
+            row is a query or a feedback row, no longer a token, too. New in room 1, where it was
+            only in the README or nowhere: window + sinks within the trained length, kv_from layers
+            always read, a non-finite key or value of a sink stays. No bit changed.
+     1.1.6  Faster: avx512, tuned on hardware for the first time, reads float16 keys and values as
+            stored in prefill and takes avx2's kernels for a single float32 or float16 row. On every
+            set int8 queries are packed by vectors, and a window's edge costs only the columns seen.
+            One query head to a KV head on Intel: keys and values are fetched early if they exceed
+            2 MB; other processors do that better by themselves. No bit changed. No warnings with
+            g++ and LONGCTX_NO_DISPATCH on avx512.
+     1.1.5  Faster: int8 over keys in no cache (it waited for their scales), and with OpenMP long
+            batches over few KV heads, which threads now share. No bit changed. Refused: an int8
+            scale that brings scores below an empty row's maximum, sink logits where a state says
+            there are none, a copy onto an overlapping block, rope_mscale below 1e-6 (memory
+            silently stayed empty). Load with too little memory returns E_IO where reading failed.
+            A softcap of -0 is 0.
      1.1.4  Faster: int8 with one query head to a KV head (hardware fetches its stream, we no longer
-            do), float16 through SSE2 and WASM. What is fetched early wraps with the ring, it ran
-            past its end. No frame above 512 bytes at gcc 12 -O2. No bit changed.
-     1.1.3  A call of a kernel takes all keys of a span, or a panel of its values; int8 tokens and
-            weights are packed faster: 2 % fewer instructions to decode with float16, 7 % with
-            int8; no bit changed. A state with a negative int8 scale is refused; int8 on big-endian
-            AArch64 was wrong. The door says what copy gives, that load takes any shape, and what
+            do), float16 through SSE2 and WASM. Early fetches wrap with the ring; they ran past its
+            end. No frame above 512 bytes with gcc 12 -O2. No bit changed.
+     1.1.3  One kernel call takes all keys of a span, or a panel of its values; int8 tokens and
+            weights are packed faster: decode takes 2 % fewer instructions with float16, 7 % with
+            int8; no bit changed. A state with a negative int8 scale is refused; int8 was wrong on
+            big-endian AArch64. The door says what copy gives, that load takes any shape, and what
             size it needs: with max_threads 1, which may be larger than with more.
      1.1.2  Decode takes 6 to 11 % fewer instructions, prefill 8 %; no bit changed. commit
-            took a batch for whole when parts had replaced some of its rows and were never
-            joined; it is E_ORDER now.
-     1.1.1  A part of fast-math is refused (gcc, -ffinite-math-only) or of no effect (clang): it
-            changed bits unseen. Rows from 2^22 on are not folded into memory (2^39): what many of
-            them left could overflow in float32. Float16 is rounded by instruction where there is
-            one. At -Os without SIMD one set, the machine's own. Opening many layers with tables
-            is no longer quadratic. LONGCTX_ERROR_END is gone.
+            accepted a batch whose rows unjoined parts had partly replaced; that is E_ORDER now.
+     1.1.1  Parts of fast-math are refused (gcc, -ffinite-math-only) or have no effect (clang): they
+            silently changed bits. Rows from 2^22 on (was 2^39) are not folded into memory: sums of
+            many could overflow float32. Float16 is rounded by instruction where there is one. -Os
+            without SIMD builds one set, the machine's own. Opening many layers with tables is no
+            longer quadratic. LONGCTX_ERROR_END is gone.
      1.1.0  Compressive memory (Infini-attention), linear and delta rule: fields memory and
             memory_first, longctx_set_gate, longctx_memory_add. Feedback rows (TransformerFAM):
-            fields feedback_len, feedback_dim and feedback, longctx_feedback and what begins with
-            it. LONGCTX_STATIC_SIZE. State format 2. Fixed: int8 keys gave wrong scores on
-            big-endian machines; longctx_restore could reset the context and say E_FORMAT, as if
-            nothing had changed; a forged state that no desc makes (scale 0, dims of no rope) was
-            taken for a valid one.
+            fields feedback_len, feedback_dim and feedback, longctx_feedback and longctx_feedback_*.
+            LONGCTX_STATIC_SIZE. State format 2. Fixed: int8 keys gave wrong scores on big-endian
+            machines; longctx_restore could reset the context and return E_FORMAT, as if nothing had
+            changed; a forged state that no desc makes (scale 0, rope dims without rope) was
+            accepted.
      1.0.0  Sliding and block windows with sinks, float32, float16, bfloat16 and int8 keys and
             values, rollback, state files, parts; scalar, SSE2, AVX2, AVX-512, NEON, WASM.
 

@@ -14,7 +14,7 @@
    -j JOBS             arms at a time                           (2)
    --chunk N           tokens per forward pass                  (1)
    --dense-tokens N    where the dense arm's memory ends        (8192)
-   --dense-seconds N   and its time                             (10)
+   --dense-seconds N   how long the dense arm may run           (10)
    --recall            also the arms that remember, on the shipped models trained for it
    --csv               the result as CSV with plain numbers
 
@@ -23,14 +23,14 @@
      window      the last SINKS + WINDOW tokens, nothing else
      sinks       the first SINKS and the last WINDOW tokens, at their positions in the cache
      sinks_text  the same tokens, at their positions in the text
-   and with --recall another text of as many tokens, from whose start a pass key should be known:
+   and with --recall, on another text of the same length with a pass key at its start:
      recall_window, recall_sinks   the model of memory_linear, its window alone or with 4 sinks
      memory_linear, memory_delta   Infini-attention
-     block_window_m1               the model of feedback: a block and the present one, no rows
+     block_window_m1               the feedback model: this block and the one before, no rows
      feedback_m0                   TransformerFAM
 
-   kv_bytes counts keys and values, a memory and rows. `recalled` is how often the whole key was
-   right of the times it was asked for, 20 on the way, all where it had left the window.
+   kv_bytes counts keys and values, memory and feedback rows. The key is asked for 20 times on the
+   way, always after it has left the window; `recalled` is how often all of it was right.
 
    Each arm is a process of its own, so that its peak memory is its own. Progress goes to standard
    error, the result to standard output; every figure is measured in this run. */

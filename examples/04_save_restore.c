@@ -1,7 +1,7 @@
-/* 04_save_restore.c - a context goes to a file and comes back, and nobody can tell.
+/* 04_save_restore.c - saves a context to a file and loads it back, with not one bit changed.
 
    A crash at any moment leaves the old file or the new one, never half of one: the state is
-   written beside the file, brought to the disk, and only then given the file's name.
+   written to a file beside the old one, flushed to the disk, and only then renamed over it.
    build  cc -O2 -std=c99 -I. examples/04_save_restore.c -o 04_save_restore
 
    expected output:

@@ -1,8 +1,8 @@
-/* 06_static.c - all context of a model in one static array: no malloc, no files, no stdio.
+/* 06_static.c - a model's whole context in one static array: no malloc, no files, no stdio.
 
-   What a microcontroller would do: the block is a variable of exactly the right size, which the
-   compiler knows. `make check` runs it on an emulated Cortex-M4F with 32 KB of RAM for everything.
-   Only main prints, and only on a machine that has where to.
+   This is what a microcontroller would do: the block is a variable of exactly the right size, known
+   at compile time. `make check` runs it on an emulated Cortex-M4F with 32 KB of RAM in all. Only
+   main prints, and only on a machine that can.
    build  cc -O2 -std=c99 -I. examples/06_static.c -o 06_static
 
    expected output:

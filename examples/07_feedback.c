@@ -1,10 +1,11 @@
 /* 07_feedback.c - a working memory that runs in a loop: TransformerFAM (arXiv 2404.09173).
 
-   Each layer has a few rows that every token sees beside its window. Whenever a block of tokens is
-   full they look at it and go through the layer as tokens do, and what comes out is the new rows.
-   This is the caller's half of it: norm, projections, tail, and when the rows go through them. A
-   random model of two layers stands in for a trained one. Its window is one block, so what the last
-   block knows of the first word came through the rows, once around the loop with every block.
+   Each layer has a few rows that every token sees beside its window. When a block of tokens is
+   full, the rows attend to it and go through the layer as tokens do; what comes out is the new
+   rows. This file shows the caller's half: norm, projections, output with FFN (`tail`), and when to
+   run the rows through them. A random model of two layers stands in for a trained one. Its window
+   is one block, so the last block can know the first word only through the rows, once around the
+   loop per block.
    build  cc -O2 -std=c99 -I. examples/07_feedback.c -o 07_feedback -lm
 
    expected output:

@@ -58,10 +58,10 @@ version=$(sed -n 's/^.\* longctx.h \([0-9.]*\) .*/\1/p' longctx.h)
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 system=$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)
 { cat << END
-# What was tried, and what came out
+# What is tested, and the results
 
-Written by \`make $target\`, not by hand. Every row is a row of the script that its part names, and
-says what that printed. "Emulated": qemu ran every instruction; no such machine was there.
+Written by \`make $target\`, not by hand. Each part names its script; each row is what that script
+printed. "Emulated": qemu ran every instruction, for want of such a machine.
 
 longctx.h $version on $cpu, $(getconf _NPROCESSORS_ONLN) cores, $system.
 END

@@ -1023,7 +1023,7 @@ static void test_add(int layer_1)
   longctx_layer layers[2];
   text x;
   float *out, a[48], b[48];
-  longctx *whole, *left, *right;
+  longctx *whole, *left, *right, *one, *many;
   int i;
   size_t n;
   unsigned char *before, *after;
@@ -1052,6 +1052,24 @@ static void test_add(int layer_1)
   for (i = 0; i < 48; i++) CHECK_NEAR(a[i], b[i], 2e-6);
   free(before);
   free(after);
+  t_case("add, layer 1 by rule %d, other max_threads: other places", layer_1);
+  one = new_at(&d, 0, all_of_it);
+  d.max_threads = 3;
+  many = new_at(&d, 0, all_of_it);
+  CHECK_EQ(longctx_memory_add(one, left), LONGCTX_OK);
+  CHECK_EQ(longctx_memory_add(many, left), LONGCTX_OK);
+  before = t_state(one, &n);
+  after = t_state(many, &n);
+  CHECK_SAME(before, after, n);
+  free(after);
+  longctx_reset(one);
+  CHECK_EQ(longctx_memory_add(one, many), LONGCTX_OK);
+  after = t_state(one, &n);
+  CHECK_SAME(before, after, n);
+  free(before);
+  free(after);
+  free(one);
+  free(many);
   longctx_reset(left);                                 /* added to an empty one: it remembers    */
   CHECK_EQ(longctx_memory_add(left, right), LONGCTX_OK);
   CHECK_EQ(longctx_position(left), 0);

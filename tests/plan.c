@@ -543,10 +543,10 @@ static void test_overflow(void)
   {                                                    /* each number good, together 2^74 bytes  */
     longctx_desc d = longctx_desc_make(65536, 65536, 65536, 576, 1 << 30);
     longctx_layer *layers = (longctx_layer *)t_memory(65536 * sizeof *layers);
-    refuse(&d, "larger than memory");
+    refuse(&d, "address space");
     for (i = 0; i < 65536; i++) layers[i] = longctx_layer_make(&d);
     d.layers = layers;
-    refuse(&d, "larger than memory");
+    refuse(&d, "address space");
     free(layers);
     d = longctx_desc_make(1, 1, 1, 576, 1 << 30);
     if (sizeof(size_t) > 4) accept(&d, "as large as one head can be");

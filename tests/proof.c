@@ -183,9 +183,7 @@ static void load_of(int i, int64_t position, int64_t more, size_t early)
   int error;
   if (!lc) return;
   memset(&head, 0, sizeof head);
-  memcpy(head.magic, "longctx", 8);
-  head.version = lc->version;
-  head.probe = lc->probe;
+  head.label = lc->label;
   head.position = position;
   head.bytes = lcx_state_bytes(lc, 0, position) + (uint64_t)more;
   file_at = 0;
@@ -233,9 +231,9 @@ static void ring_of(int64_t start)
   lcx_place(lc, t, &x);
   lcx_tile_at(&y.store[0], t);
   lcx_look(lc, &y, &w, Frama_C_interval(0, 1), t);
-  lcx_look_back(lc, &y, &w, Frama_C_interval(0, 1), between(0, end), Frama_C_interval(0, 65535));
+  lcx_look_fed(lc, &y, &w, Frama_C_interval(0, 1), between(0, end), Frama_C_interval(0, 65535));
   lcx_kept(lc, &y, Frama_C_interval(0, 1), start, between(start, end), &x, &to);
-  lcx_waits(lc, &y, t, Frama_C_interval(0, 1));
+  lcx_first_waiting(lc, &y, t, Frama_C_interval(0, 1));
 }
 
 void proof_ring(void)

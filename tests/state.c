@@ -371,12 +371,12 @@ static void test_open_misuse(const longctx_desc *d)
   CHECK(longctx_open(lc, bytes - 1, &error) == NULL);
   CHECK(error < 0);
   CHECK(longctx_open(lc, 0, NULL) == NULL);            /* error may be NULL                      */
-  for (i = 0; i < sizeof lc->magic + sizeof lc->probe; i++) { /* each of their bytes alone counts */
-    unsigned char *p = i < sizeof lc->magic ? (unsigned char *)lc->magic + i
-                                            : (unsigned char *)&lc->probe + (i - sizeof lc->magic);
+  for (i = 0; i < sizeof lc->label; i++) {             /* each byte of it alone counts           */
+    size_t version = offsetof(lcx_label, version), probe = offsetof(lcx_label, probe);
+    unsigned char *p = (unsigned char *)&lc->label + i;
     *p ^= 1;
     CHECK(longctx_open(lc, bytes, &error) == NULL);
-    CHECK_EQ(error, LONGCTX_E_FORMAT);
+    CHECK_EQ(error, i >= version && i < probe ? LONGCTX_E_VERSION : LONGCTX_E_FORMAT);
     *p ^= 1;
   }
   CHECK(longctx_open(lc, bytes, NULL) == lc);
@@ -472,7 +472,7 @@ static void test_save_everywhere(const longctx_desc *d, const text *x)
   }
 }
 
-/* The format stays what it is, checksum and all: a file of whole numbers that no arithmetic touches,
+/* The format stays as it is, checksum and all: a file of whole numbers that no arithmetic touches,
    byte for byte, by FNV-1a, which is not the file's own. When this fails, old files cannot be read:
    the format's version must go up. */
 static void test_format(void)
@@ -1052,7 +1052,7 @@ static void test_hostile_logits(const longctx_desc *d, const text *x)
     t_case("hostile live part of a layer, %d", k);
     if (k == 0) lcx_logits_of(again, 0)[1] = 3.0f;
     if (k == 1) lcx_live_of(again, 1)->has_logits = 2;
-    if (k == 2) lcx_live_of(again, 1)->given = 1;      /* without feedback rows                  */
+    if (k == 2) lcx_live_of(again, 1)->fed = 1;      /* without feedback rows                  */
     if (k == 3) lcx_live_of(again, 1)->zero = 1;
     CHECK(longctx_open(block, bytes, &error) == NULL);
     CHECK_EQ(error, LONGCTX_E_FORMAT);

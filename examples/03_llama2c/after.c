@@ -1,5 +1,5 @@
-/* after.c - before.c with longctx.h in the place of its rotation, its caches and its attention.
-   It prints what the model finds likeliest, token by token, for as many steps as asked for.
+/* after.c - before.c with longctx.h in place of its rotation, caches and attention loop.
+   It prints the likeliest token, step by step, for as many steps as asked for.
 
    usage: MODEL TOKENIZER STEPS */
 #define LONGCTX_IMPLEMENTATION

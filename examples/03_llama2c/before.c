@@ -1,6 +1,6 @@
 /* before.c - a forward pass as small engines write it: rotation, caches and attention by hand.
-   It prints what the model finds likeliest, token by token, and ends where its caches are full.
-   after.c is the same program with longctx.h, and has no end: diff the two.
+   It prints the likeliest token, step by step, and stops when its caches are full. after.c is the
+   same program with longctx.h and does not stop there: diff the two.
 
    usage: MODEL TOKENIZER STEPS */
 #define ENGINE_IMPLEMENTATION
