@@ -1789,7 +1789,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
                                       int first, int last)
 {
   v_f32 acc[6][8], x[8];
-  size_t row = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type)), stride = (size_t)w->stride;
+  size_t pitch = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type)), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const float *p = w->s + r * LCX_SPAN;
   int i, j, t, early = (rows > 1) | sp->fetch_alone;
@@ -1802,7 +1802,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     unsigned g = (unsigned)t / 16, in = (unsigned)t % 16;
     int end = st->tile == 16 ? lcx_min(t - (int)in + 16, last) : last;
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_of(st, type, sp->at[g] + (int)in, dim);
-    for (; t < end; ++t, v += row) {
+    for (; t < end; ++t, v += pitch) {
       v_f32 b = v_set(p[t]);
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
@@ -1829,7 +1829,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
                                          int first, int last)
 {
   v_i32 acc[4][8], x[8];
-  size_t row = (size_t)(lcx_panel_width(st, dim) * 4), stride = (size_t)w->stride;
+  size_t pitch = (size_t)(lcx_panel_width(st, dim) * 4), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * vw_quad;
   int i, j, t, early = (rows > 1) | sp->fetch_alone;
@@ -1841,7 +1841,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     int end = st->tile == 16 ? lcx_min(t - (int)in + 16, last) : last;
     const unsigned char *v =
         sp->tile[g] + st->val + lcx_val_of(st, LONGCTX_Q8, sp->at[g] + (int)in, dim);
-    for (; t < end; t += 4, v += row, m += vw_quad) {
+    for (; t < end; t += 4, v += pitch, m += vw_quad) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         if (early && j * v_width * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
         x[j] = vi_load(v + j * v_width * 4);
@@ -2284,9 +2284,10 @@ LCX_T LCX_INLINE v_f32 LCX_FN(stored_key)(const lcx_store *st, const unsigned ch
   return LCX_LOAD(st->type_k, p);
 }
 
-/* Keys of 16 tokens, rotated back, to phi as features; no[t] > 0: key t must not be folded. */
+/* Keys of 16 tokens, rotated back, to phi as features; reject[t] > 0: key t is not to be folded. */
 LCX_T LCX_OUTLINE void LCX_FN(fold_keys)(lcx_rows *w, const lcx_store *st,
-                                         const unsigned char *tile, int at, int half, float *no)
+                                         const unsigned char *tile, int at, int half,
+                                         float *reject)
 {
   float most = st->type_k == LONGCTX_F16 ? 65504.0f : LCX_INFINITY;
   int d, j;
@@ -2310,7 +2311,7 @@ LCX_T LCX_OUTLINE void LCX_FN(fold_keys)(lcx_rows *w, const lcx_store *st,
       bad = v_max(LCX_FN(beyond)(x, LCX_FOLDED), bad);
       v_store(phi + d * LCX_STRIP, LCX_FN(elu)(x));
     }
-    v_store(no + j, bad);
+    v_store(reject + j, bad);
   }
 }
 
@@ -2347,11 +2348,12 @@ LCX_T static void LCX_FN(fold)(const lcx_memory *m, lcx_rows *w, const lcx_store
                                const unsigned char *tile, int at, int first, int last, int half,
                                int delta, float *settled)
 {
-  float *way = settled + m->floats, *z = way + m->strips * m->dims * LCX_STRIP, no[LCX_STRIP];
+  float *way = settled + m->floats, *z = way + m->strips * m->dims * LCX_STRIP;
+  float reject[LCX_STRIP];
   int s, t, d, j;
-  LCX_FN(fold_keys)(w, st, tile, at, half, no);
+  LCX_FN(fold_keys)(w, st, tile, at, half, reject);
   for (t = first; t < last; ++t)
-    if (LCX_FN(fold_val)(w, st, tile, at + t, t) || no[t] > 0) { /* clear both: 0 * inf is NaN */
+    if (LCX_FN(fold_val)(w, st, tile, at + t, t) || reject[t] > 0) { /* both 0: 0 * inf is NaN */
       for (d = 0; d < m->dims; ++d) w->phi[d * LCX_STRIP + t] = 0;
       for (s = 0; s < m->strips; ++s)
         memset(w->val + (s * LCX_STRIP + t) * LCX_STRIP, 0, LCX_STRIP * sizeof(float));
@@ -2726,7 +2728,9 @@ static void lcx_wish_layer_at(const lcx_origin *o, const lcx_wish *w, int i, lcx
 }
 
 #define LCX_WANT(ok, sentence)                                                                   \
-  if (!(ok)) return sentence
+  do {                                                                                           \
+    if (!(ok)) return sentence;                                                                  \
+  } while (0)
 #define LCX_IN(x, low, high) ((x) >= (low) && (x) <= (high))
 
 static const char *lcx_check_freqs(const double *f, int n)

@@ -1,6 +1,6 @@
 /* tools.c: what depends on the machine, tried for machines that are not here: which instruction
-   sets a processor runs, and how multipliers of integer dots are packed for each; and float16 as
-   each set here rounds to it. */
+   sets a processor runs, and how multipliers of integer dots are packed for each; float16 as each
+   set here rounds to it; bfloat16's largest numbers, and a caller's frequencies to the last bit. */
 #include "t.h"
 
 #include <math.h>
@@ -260,6 +260,42 @@ static void test_widen(void)
       }
 }
 
+/* bfloat16 from 2^96 up, which no score survives: the numbers themselves, the middles between two,
+   the floats beside both; beyond the largest one all are that one, with their sign. */
+static void test_large_bf16(void)
+{
+  uint32_t h;
+  int sign;
+  t_case("bfloat16, large");
+  for (h = 0x6f80; h < 0x7f80; h++)
+    for (sign = 0; sign < 2; sign++) {
+      uint32_t s = (uint32_t)sign << 31, is = h | s >> 16, next = h == 0x7f7f ? is : is + 1;
+      CHECK_EQ(lcx_bf16_from_f32(lcx_float(h << 16 | s)), is);
+      CHECK_EQ(lcx_bf16_from_f32(lcx_float(h << 16 | 1 | s)), is);
+      CHECK_EQ(lcx_bf16_from_f32(lcx_float(h << 16 | 0x7fff | s)), is);
+      CHECK_EQ(lcx_bf16_from_f32(lcx_float(h << 16 | 0x8000 | s)), h & 1 ? next : is);
+      CHECK_EQ(lcx_bf16_from_f32(lcx_float(h << 16 | 0x8001 | s)), next);
+      CHECK_EQ(lcx_bf16_from_f32(lcx_float(h << 16 | 0xffff | s)), next);
+    }
+}
+
+/* A frequency in radians becomes 2^64 / (2 pi) of them, rounded down, modulo 2^64. */
+static void test_frequencies(void)
+{
+  const uint64_t turn = 0x28be60db9391054au;           /* 2^64 / (2 pi)                          */
+  double x = 1;
+  int i;
+  t_case("frequencies");
+  for (i = 0; i < 64; i++, x /= 2) CHECK_EQ(lcx_freq_step(x), turn >> i);
+  for (i = 0, x = 1; i < 20; i++, x *= 2) {
+    CHECK_EQ(lcx_freq_step(x), turn << i);
+    CHECK_EQ(lcx_freq_step(-x), 0 - (turn << i));
+    CHECK_EQ(lcx_freq_step(1.5 * x), (turn << i) + (turn >> 1 << i));
+  }
+  CHECK_EQ(lcx_freq_step(1 + DBL_EPSILON), turn + (turn >> 52));
+  CHECK_EQ(lcx_freq_step(0.5 + DBL_EPSILON / 2), (turn >> 1) + (turn >> 53));
+}
+
 int main(void)
 {
   test_features();
@@ -268,5 +304,7 @@ int main(void)
   test_no_number();
   test_narrow();
   test_widen();
+  test_large_bf16();
+  test_frequencies();
   return t_done();
 }
