@@ -89,9 +89,9 @@
    POSITIONS
      Keys are rotated once, at their absolute position, and never touched again; the query is
      rotated twice, once for the window and once for the sinks. Under LONGCTX_POS_CACHE the sinks
-     see the query at its index in the cache (from 0: sinks, then the window without them): first
-     its distance from the text's start, later sinks + window - 1 at most. As RoPE sees only
-     differences, this is exactly StreamingLLM's rule. LONGCTX_POS_TEXT keeps true distances. Angles
+     see the query at its index among the keys it sees (from 0, sinks first): at first its place in
+     the text, never more than sinks + window - 1. As RoPE sees only differences, this is exactly
+     StreamingLLM's rule. LONGCTX_POS_TEXT keeps true distances. Angles
      are 64-bit fractions of a turn, so distances inside the window are as exact at position 2^40 as
      at 1. Positions end at 2^62.
 
@@ -102,18 +102,18 @@
        DELTA    M += s(k)' (v - (s(k) M) / (s(k) z))      k and q un-rotated, q unscaled
        both     z += s(k)
        recall = (s(q) M) / (s(q) z)      out = g recall + (1 - g) attention
-     Queries, and DELTA's correction, read M and z as the last block's end left them; 0/0 is 0. Each
-     query head's gate g = sigmoid(logit) (longctx_set_gate) starts closed, g = 0: bit for bit as
-     without memory. A model must be trained with it; any other gains nothing. window = block is the
-     paper's segment. With a longer window memory holds what left it; sinks never leave, so they are
-     never folded. A kv_from layer reads its source's memory: with a smaller window of its own it
-     misses what lies between.
-     Tokens are folded as stored, rotated back: float16, bfloat16 and int8 fold what they kept. A
-     stored k or v that is not finite, reaches 2^22 or, in float16, is the largest number, 65504,
+     Queries, and DELTA's correction, read M and z as the last block's end left them; 0/0 is 0, and
+     desc.memory_first says whether such a recall is mixed in at all. Each query head's gate g =
+     sigmoid(logit) (longctx_set_gate) starts closed, g = 0: bit for bit as without memory. A model
+     must be trained with it; any other gains nothing. window = block is the paper's segment. With a
+     longer window memory holds what left it; sinks never leave, so they are never folded. A kv_from
+     layer reads its source's memory: with a smaller window of its own it misses what lies between.
+     Tokens are folded as stored, rotated back: float16, bfloat16 and int8 fold what they kept. A k
+     or v that is not finite or, as stored, reaches 2^22 (in float16 its largest number, 65504)
      keeps its token out of that KV head's memory. M and z are compensated float32 sums: after 10^9
      tokens each one still counts. DELTA is as published: a pair written twice is recalled halved.
-     The block that leaves at the current block's end is folded while the current one grows, in
-     commit, 16 tokens at a time; so no block's end is slow. Chunks and threads change no bit.
+     While a block fills, commit folds the one that will leave at its end, 16 tokens at a time: no
+     block's end is slow. Chunks and threads change no bit.
 
    FEEDBACK
      TransformerFAM (arXiv 2404.09173). A layer keeps F = desc.feedback_len rows, vectors as wide as
@@ -127,13 +127,13 @@
        text     longctx_attend and _commit tokens, up to longctx_room at once, until room is 0
        update   for each layer l: f = rows + wo(attend(l)), the first time without the "rows +";
                 f += FFN(norm(f)); copy f to the rows; set(l) q, k, v of norm(f)
-     Rows see all rows and their block's tokens in the window: no sinks, no memory, no older block.
+     Rows see all rows and the tokens since they were set: no sinks, no memory, no older block.
      The paper's m memory segments are window = (m + 1)*block. A row's key and query take one of the
      last F positions of the block it was made from (the first rows: the F before the first token);
      in-cache indices do not count rows; ALiBi takes the magnitude of text distances to and from
-     rows. Merge order: sinks, rows, window. Rows are float32; their keys and values are stored as
-     the window's are, non-finite ones held likewise: these spoil their KV head until rows are set
-     anew (longctx_reset is a cure). A NaN in a row's q stays in its head.
+     rows. Merge order: sinks, rows, window. Rows are float32; their keys and values are stored and
+     clamped as the window's. A non-finite one spoils its KV head and, through the loop, later rows:
+     longctx_reset cures it. A NaN in a row's q stays in its head.
      A final, partial block leaves the rows as they are. A kv_from layer reads its source's rows and
      has none to set. A model must be trained with them; any other gains nothing.
 
@@ -146,23 +146,24 @@
    SAME BITS
      A token's output has the same bits one token at a time or in any chunks, before or after save
      and restore, with any number of threads or parts, on avx512, avx2, neon and scalar-fma, with
-     gcc and clang at any -O. The sets without fused multiply-add (sse2, wasm, scalar) agree among
-     themselves. longctx_set_isa chooses; init, open and load take the best. This needs the default
-     floating-point environment; -ffast-math breaks it and is refused.
+     gcc and clang at any -O. Instruction sets without fused multiply-add (sse2, wasm, scalar) agree
+     among themselves. longctx_set_isa chooses; init, open and load take the best. This needs the
+     default floating-point environment; -ffast-math breaks it and is refused.
 
    NON-FINITE AND HUGE NUMBERS
      A NaN or infinity in q makes that token's head NaN. Keys and scaled queries are clamped to
-     +-2^40, a NaN in k becomes 2^40; a NaN or infinity in v is stored as the largest number of its
-     type. These affect their KV head until they leave the window (a sink never does), never its
-     memory. A sum of values that overflows comes out as float32's largest number, of either sign. A
-     query that sees nothing gets 0.
+     +-2^40, a NaN in k becomes 2^40. What a type cannot hold is stored as its largest number, of
+     the same sign; so is an infinity in v, and a NaN. These affect their KV head until they leave
+     the window (a sink never does), never its memory. A sum of values that overflows comes out as
+     float32's largest number, of either sign.
 
    THREADS
      One caller at a time per context, except longctx_attend_part with distinct parts. Contexts
      share nothing. With OpenMP, longctx_attend, longctx_feedback_attend and a longctx_commit that
      folds use up to desc.max_threads threads (0 means 1). If their number divides n_kv_heads, each
      takes whole KV heads; else attend shares out segments of 512 tokens, so that one KV head is
-     enough. A call forks and joins once, in the latter case once per 96 queries to a KV head.
+     enough (of at most 96 query heads). A call forks and joins once, in the latter case once per 96
+     queries to a KV head.
 
    STATE FILES
      longctx_save writes desc, sink logits, gates, positions, keys and values still visible (with
@@ -176,11 +177,12 @@
      them. attend writes them for one layer; called again it replaces them all, even with fewer.
      Only commit advances time. commit(n) needs every layer (except kv_from ones) attended with at
      least n tokens; those beyond n are dropped drafts, commit(0) drops all. Layers in any order, a
-     kv_from layer after its source. k = v = NULL (a kv_from layer: always) reads without writing:
-     token i sees what it would see had it been written. With feedback, rows are set before the
-     first token and at each block's end, in any order of layers; until all are, attend is E_ORDER.
-     Functions return 0, or a negative code after which nothing has changed (except longctx_load,
-     whose memory is raw, a block longctx_open refuses, and a restore that had to reset). */
+     kv_from layer after its source. k = v = NULL (a must for a kv_from layer) reads the open batch
+     again without writing: token i sees what it saw when it was written. With feedback, rows are
+     set before the first token and at each block's end, in any order of layers; until all are,
+     attend is E_ORDER. Functions that return a code return 0, or a negative one after which nothing
+     has changed (except longctx_load, whose `mem` is raw, a state that longctx_open refuses, and a
+     restore that had to reset). */
 
 /* ============================================================================================ */
 /* == 2 DOOR ==                                                                                 */
@@ -207,8 +209,8 @@
 #endif
 
 enum { LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16, LONGCTX_Q8 };
-/* Q8: int8, one scale per token and KV head. With int8 keys, queries are rounded to 14 bits; with
-   int8 values, weights to 8 bits of the largest among 64 tokens, so sums are exact integers. */
+/* Q8: int8, one scale per token and KV head. int8 keys round queries to 14 bits; int8 values round
+   weights to 8 bits, scaled by the largest of 64 tokens: sums are exact integers. */
 enum { LONGCTX_ROPE_NONE, LONGCTX_ROPE_HALF, LONGCTX_ROPE_INTERLEAVED };
 /* HALF rotates dims (i, i + rope_dims/2): HF and NeoX weights. INTERLEAVED rotates (2i, 2i + 1):
    llama2.c, GPT-J, Meta and GGUF Llama weights. NONE: no RoPE. Keys that you rotated cannot be
@@ -224,7 +226,7 @@ enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
   X(OK, 0, "no error")                                                                           \
   X(E_ARG, -1, "bad argument: a null or unaligned pointer, k without v, a layer, part or "       \
                "number out of range, more tokens than longctx_room, a layer without the "        \
-               "feature asked for, or blocks that overlap")                                      \
+               "feature asked for, or memory that overlaps")                                     \
   X(E_DESC, -2, "bad desc: longctx_check names the field; or its memories cannot be added")      \
   X(E_SPACE, -3, "memory too small: provide longctx_size bytes (for a file: see longctx_load)")  \
   X(E_ORDER, -4, "call out of order: see ORDER OF CALLS in longctx.h")                           \
@@ -263,8 +265,8 @@ typedef struct longctx_desc {
   int head_dim_v;                    /* of values, 1 to 576; 0 = head_dim                        */
   int sinks;                         /* first tokens kept for ever, 0 to 2^30                    */
   int block;                         /* the window's step, a divisor of window; 0 = 1 (sliding)  */
-  int max_batch;                     /* most tokens in an attend, drafts too, to 2^20; 0 = 1. It,
-                                        and feedback_len, times n_heads/n_kv_heads: to 2^30 each */
+  int max_batch;                     /* most tokens in an attend, drafts too, to 2^20; 0 = 1. It or
+                                        feedback_len times n_heads/n_kv_heads: to 2^30           */
   int max_threads;                   /* most parts or threads in one attend, to 1024; 0 = 1      */
   int type_k, type_v;                /* LONGCTX_F32, _F16, _BF16, _Q8                            */
   int positions;                     /* LONGCTX_POS_CACHE, _TEXT                                 */
@@ -321,8 +323,8 @@ LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error);
 /* Forgets every token, memory, feedback and the start position; keeps sink logits and gates. */
 LONGCTX_API void longctx_reset(longctx *);
 /* Forks src: `mem` becomes a context, (longctx *)mem, with all that src has, its settings and
-   instruction set too, but no open batch. It needs longctx_size of src's desc; what was in `mem` is
-   lost, except that E_ARG (the two overlap) and E_SPACE change nothing. */
+   instruction set too, but no open batch. Needs longctx_size of src's desc. E_ARG (NULL, unaligned,
+   overlapping) or E_SPACE leaves `mem` unchanged. */
 LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *src);
 /* Sets where a context starts counting, 0 to 2^62, with memory or feedback a multiple of the block.
    E_ORDER unless it is empty: no token, not even in an open batch, and no feedback set. */
@@ -336,23 +338,23 @@ LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
    out [n][n_heads][head_dim_v], overlapping none of them; float32, contiguous, un-rotated. The n
    tokens follow the committed ones; token i sees those and tokens 0..i of the call, as far as its
-   window reaches. n = 0 does nothing. k = v = NULL (a kv_from layer: always) only reads: of at most
-   the tokens that the layer, or its source, has in the open batch, else E_ORDER. E_ARG for more
-   than longctx_room or one of k and v alone, E_ORDER while feedback is due. */
+   window reaches. n = 0 does nothing. k = v = NULL (a must for a kv_from layer) only reads: E_ORDER
+   if n exceeds the layer's, or its source's, tokens in the open batch. E_ARG for more than
+   longctx_room or one of k and v alone, E_ORDER while feedback is due. */
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
 /* For your own threads: call it once for each part 0 <= part < n_parts, all other arguments equal,
    in any order or at once. Then call join once, with the same layer, n and out, before another
    layer is attended: that discards waiting parts. E_ORDER while a part is missing; to repeat one
    part, repeat all. `out` is unspecified until join; once a part has written, the layer has no
-   batch until join. Parts beyond max_threads do nothing; nor, with more than 96 queries to a KV
-   head (n times n_heads/n_kv_heads), do those beyond n_kv_heads: commit long batches in pieces. */
+   batch until join. Parts beyond max_threads do nothing; if n*n_heads/n_kv_heads > 96, nor do those
+   beyond n_kv_heads: attend and commit fewer tokens at a time. */
 LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q, const float *k,
                                     const float *v, float *out, int part, int n_parts);
 LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
 /* Time advances by n tokens; those attended beyond n were drafts and are gone. With memory, tokens
    are folded here: at every 16th, about 16 in each KV head. E_ARG beyond longctx_room, E_ORDER if a
-   layer has fewer than n tokens or feedback is due. */
+   layer (except kv_from ones) has fewer than n tokens or feedback is due. */
 LONGCTX_API int longctx_commit(longctx *, int n);
 /* Learned sinks (gpt-oss): logits [n_heads] before softmax, finite or -INFINITY; NULL = off. These
    are not the desc's sink tokens; both may be on. */
@@ -383,8 +385,8 @@ LONGCTX_API int longctx_feedback_due(const longctx *);
    of its tokens is attended. */
 LONGCTX_API int longctx_feedback_set(longctx *, int layer, const float *q, const float *k,
                                      const float *v);
-/* Attention of the rows last set, over all of them and the tokens since: at a block's end, before
-   set, that block's; right after set, none. out [feedback_len][n_heads][head_dim_v]. Call it as
+/* Attention of the rows last set over themselves and the tokens since: none right after set, all
+   the block's at its end. out [feedback_len][n_heads][head_dim_v]. Call it as
    often as you like; errors as for set, and E_ORDER if nothing was set yet. */
 LONGCTX_API int longctx_feedback_attend(longctx *, int layer, float *out);
 
@@ -404,8 +406,9 @@ LONGCTX_API int longctx_save(const longctx *, FILE *);
    `mem` is lost. */
 LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
 /* Reads into a live context of the same desc (max_threads may differ). Verifies the whole state
-   before it touches the context, so the file must be seekable; a refusal changes nothing. If
-   reading fails after that (E_IO), the context is reset: set its sink logits and gates again. */
+   before it touches the context, so the file must be seekable; a refusal changes nothing, success
+   drops an open batch. If reading fails after that (E_IO, and position 0), the context is reset:
+   set its sink logits and gates again. */
 LONGCTX_API int longctx_restore(longctx *, FILE *);
 #endif
 
@@ -443,17 +446,17 @@ LONGCTX_API const char *longctx_isa_name(int isa);
             256 +                                                                                \
             LONGCTX_STATIC_WORK(LONGCTX_STATIC_ROWS(max_batch, (n_heads) / (n_kv_heads)),        \
                                 head_dim, sinks, type_k, type_v)))
-/* its parts: the rings and the sinks of a layer, the working space of r rows */
+/* its parts: the rings and the sinks of a layer, the working space of r queries */
 #define LONGCTX_STATIC_OR_1(n) ((n) > 0 ? (n) : 1)
 #define LONGCTX_STATIC_UP(bytes) (((int64_t)(bytes) + 63) / 64 * 64)
-#define LONGCTX_STATIC_TILE(rows)                                                                \
-  (((rows) + 63) / 64 * (int64_t)512 <= (int64_t)9 * (rows) ? 64 : 16)
+#define LONGCTX_STATIC_TILE(kept)                                                                \
+  (((kept) + 63) / 64 * (int64_t)512 <= (int64_t)9 * (kept) ? 64 : 16)
 #define LONGCTX_STATIC_BYTES(dims, type)                                                         \
   ((type) == LONGCTX_F32 ? 4 * (dims) : (type) == LONGCTX_Q8 ? (dims) + 4 : 2 * (dims))
-#define LONGCTX_STATIC_RING(n_kv_heads, dims, rows, type_k, type_v)                              \
+#define LONGCTX_STATIC_RING(n_kv_heads, dims, kept, type_k, type_v)                              \
   LONGCTX_STATIC_UP(                                                                             \
-    (int64_t)(n_kv_heads) * LONGCTX_STATIC_TILE(rows) *                                          \
-    (((rows) + LONGCTX_STATIC_TILE(rows) - 1) / LONGCTX_STATIC_TILE(rows)) *                     \
+    (int64_t)(n_kv_heads) * LONGCTX_STATIC_TILE(kept) *                                          \
+    (((kept) + LONGCTX_STATIC_TILE(kept) - 1) / LONGCTX_STATIC_TILE(kept)) *                     \
     (LONGCTX_STATIC_BYTES((type_k) == LONGCTX_Q8 ? ((dims) + 3) / 4 * 4 : (dims), type_k) +      \
      LONGCTX_STATIC_BYTES(dims, type_v)))
 #define LONGCTX_STATIC_SINKS(n_kv_heads, dims, sinks)                                            \
@@ -5104,10 +5107,9 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.7  Manual, contracts and the sentences of longctx_check say the same in plainer words; a
-            row is a query or a feedback row, no longer a token, too. New in room 1, where it was
-            only in the README or nowhere: window + sinks within the trained length, kv_from layers
-            always read, a non-finite key or value of a sink stays. No bit changed.
+     1.1.7  Manual, contracts and the sentences of longctx_check in plainer words; a row no longer
+            means a token. Now in room 1: window + sinks within the trained length, kv_from layers
+            only read, a non-finite key or value of a sink stays. No bit changed.
      1.1.6  Faster: avx512, tuned on hardware for the first time, reads float16 keys and values as
             stored in prefill and takes avx2's kernels for a single float32 or float16 row. On every
             set int8 queries are packed by vectors, and a window's edge costs only the columns seen.
