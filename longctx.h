@@ -407,7 +407,7 @@ LONGCTX_API int longctx_save(const longctx *, FILE *);
 LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
 /* Reads into a live context of the same desc (max_threads may differ). Verifies the whole state
    before it touches the context, so the file must be seekable; a refusal changes nothing, success
-   drops an open batch. If reading fails after that (E_IO, and position 0), the context is reset:
+   drops an open batch. If reading fails after that (E_IO, and position 0), the context is as new:
    set its sink logits and gates again. */
 LONGCTX_API int longctx_restore(longctx *, FILE *);
 #endif
@@ -635,8 +635,8 @@ on regardless."
 #define LCX_NOTHING (-1e30f)         /* maximum of a row that has seen nothing yet */
 #define LCX_LOG2E 1.4426950408889634
 #define LCX_STRIP 16                 /* columns of M, tokens or rows that memory takes at once */
-#define LCX_MEMORY_AHEAD 2048               /* floats of a memory to prefetch before it is used */
-#define LCX_FOLDED 4194304.0f        /* 2^22: rows that reach it are not folded; 2^30 rows below it,
+#define LCX_MEMORY_AHEAD 2048        /* floats of a memory to prefetch before it is used */
+#define LCX_FOLDED 4194304.0f        /* 2^22: what reaches it is not folded; 2^30 tokens below it,
                                         recalled by the largest query, still fit float32 */
 #define LCX_STOCK 1.329227996e36f    /* 2^120: bound on every element of M and z */
 
@@ -806,7 +806,7 @@ LCX_INLINE float lcx_held(float x, float limit)
 
    int8 lies in quads for the integer dot products: four dims of a key, four tokens of values. The
    window uses tiles of 64, or of 16 where 64 would waste memory; sinks and feedback use tiles of
-   64, or one of about their number if fewer. Kernels may read up to 64 lanes past a tile's last row
+   64, or one of about their number if fewer. Kernels may read up to 64 lanes past a tile's end,
    into whatever follows (LCX_GUARD bytes behind the last tile): scores there are masked, sums land
    in the padding of o's rows, which nobody reads. */
 typedef struct lcx_store {
@@ -933,7 +933,7 @@ typedef struct lcx_rows {
   float *s;              /* [n][64] scores of the current span, then its weights                 */
   float *sum_m, *sum_l, *sum_o; /* like m, l, o, over all segments so far                        */
   float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: for the window, for the sinks  */
-  float *line, *key;     /* [head dims + 32] scratch for one row; a key, rotated                 */
+  float *line, *key;     /* [head dims + 32] a query, key or value on its way; a key, rotated    */
   float *wide_keys, *wide_vals; /* a span in float32; empty if unused, like the arrays below     */
   int fetch_alone;       /* lcx_span.fetch_alone of each span                                    */
   int careful;           /* other parts may be writing other 16-token tiles of this span         */
@@ -952,8 +952,8 @@ typedef struct lcx_rows {
 
 /* The shape of one KV head's memory: M in strips of 16 columns, [strips][head_dim][16], so that a
    pass over a strip reads one stream; then z [head_dim]; padding is 0 or ignored. Behind them, in
-   the same shape, what is on its way: sums over the rows folded since the last settling, on top of
-   what rounding had taken from M and z by then. */
+   the same shape, what is on its way: sums over the tokens folded since the last settling, on top
+   of what rounding had taken from M and z by then. */
 typedef struct lcx_memory {
   int32_t dims, dims_v;
   int32_t strips;
@@ -969,6 +969,9 @@ LCX_INLINE lcx_memory lcx_memory_make(int head_dim, int head_dim_v)
   m.floats = (m.strips * head_dim + (head_dim + LCX_STRIP - 1) / LCX_STRIP) * LCX_STRIP;
   return m;
 }
+
+/* floats from M to z */
+LCX_INLINE int lcx_z_at(const lcx_memory *m) { return m->strips * m->dims * LCX_STRIP; }
 
 /* visible columns of a span, first <= c < last; alike: the same ones to each row */
 typedef struct lcx_hull { int first, last, alike; } lcx_hull;
@@ -1879,7 +1882,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     enum { WIDE = k * v_width, REST = k_rest * v_width, LEAST = REST < 16 ? REST : 16,           \
            FITS = 1 / (LCX_SPAN % REST == 0 && LCX_STEPS(LCX_SPAN, type)) };                     \
     int c, careful = w->careful && st->tile == 16;                                               \
-    int few = rows > 1 ? lcx_covered(seen, REST) < lcx_covered(seen, WIDE)                         \
+    int few = rows > 1 ? lcx_covered(seen, REST) < lcx_covered(seen, WIDE)                       \
                        : seen.last - seen.first <= REST;                                         \
     int step = careful ? LEAST : few ? REST : WIDE;                                              \
     for (c = seen.first / step * step; c < seen.last; c += step)                                 \
@@ -2227,7 +2230,7 @@ LCX_T LCX_OUTLINE void LCX_FN(product)(int rows, int strips, const float *a, int
 LCX_T static void LCX_FN(recall)(const lcx_memory *m, const float *settled, const float *phi,
                                  int n, float *to)
 {
-  const float *z = settled + m->strips * m->dims * LCX_STRIP;
+  const float *z = settled + lcx_z_at(m);
   v_f32 zero = v_set(0.0f), most = v_set(LCX_MAX), least = v_set(-LCX_MAX);
   float sum[LCX_STRIP];
   int s, r, d, j;
@@ -2351,7 +2354,7 @@ LCX_T static void LCX_FN(fold)(const lcx_memory *m, lcx_rows *w, const lcx_store
                                const unsigned char *tile, int at, int first, int last, int half,
                                int delta, float *settled)
 {
-  float *way = settled + m->floats, *z = way + m->strips * m->dims * LCX_STRIP;
+  float *way = settled + m->floats, *z = way + lcx_z_at(m);
   float reject[LCX_STRIP];
   int s, t, d, j;
   LCX_FN(fold_keys)(w, st, tile, at, half, reject);
@@ -2600,9 +2603,7 @@ static int lcx_best_isa(void)
 /* == 8 PLAN ==                                                                                 */
 /* A desc, resolved and checked; the one layout function behind size, measure, init and load.   */
 
-/* The desc as a block and a state file hold it: fixed widths, defaults filled in. n_layers
-   lcx_wish_layer follow if the caller gave layers, then the frequency tables: the desc's, then each
-   layer's. */
+/* What a wish says of a layer. */
 typedef struct lcx_wish_layer {
   int32_t window, block, positions, rope, rope_dims, kv_from;
   float rope_mscale, scale, softcap;
@@ -2611,14 +2612,24 @@ typedef struct lcx_wish_layer {
   double rope_base;
 } lcx_wish_layer;
 
+/* The desc as a block and a state file hold it: fixed widths, defaults filled in. n_layers
+   lcx_wish_layer follow if the caller gave layers, then the frequency tables: the desc's, then each
+   layer's. */
 typedef struct lcx_wish {
   int32_t n_layers, n_heads, n_kv_heads, head_dim, head_dim_v, sinks, max_batch, type_k, type_v;
   int32_t has_layers;
   float alibi_max_bias;
   int32_t bytes; /* of the wish, layers and tables included */
-  int32_t memory_first, feedback_len, feedback_dim, zero;
+  int32_t memory_first, feedback_len, feedback_dim, zero; /* zero: padding */
   lcx_wish_layer base;
 } lcx_wish;
+
+/* How many layers a wish lists, and where its tables begin, from the wish's own start. */
+static int lcx_listed(const lcx_wish *w) { return w->has_layers ? w->n_layers : 0; }
+static uint64_t lcx_tables_at(const lcx_wish *w)
+{
+  return sizeof *w + (uint64_t)lcx_listed(w) * sizeof(lcx_wish_layer);
+}
 
 /* Fields that longctx_desc, longctx_layer and the wish share unchanged. */
 #define LCX_LAYER_FIELDS(X)                                                                      \
@@ -2647,7 +2658,7 @@ typedef struct lcx_layer {
 typedef struct lcx_live {
   int32_t tokens;
   int32_t has_logits;
-  int32_t fed, zero; /* fed: its feedback was set since it became due */
+  int32_t fed_set, zero; /* its feedback was set since it became due; padding */
 } lcx_live;
 
 typedef struct lcx_plan {
@@ -2740,9 +2751,7 @@ static const char *lcx_check_freqs(const double *f, int n)
 {
   int i;
   for (i = 0; i < n; ++i) {
-    double x;
-    memcpy(&x, f + i, sizeof x);
-    LCX_WANT(lcx_finite_double(x) && LCX_IN(x, -1e6, 1e6),
+    LCX_WANT(lcx_finite_double(f[i]) && LCX_IN(f[i], -1e6, 1e6),
              "rope_freqs holds a value that is not finite or beyond +-1e6: give radians per token");
   }
   return NULL;
@@ -2829,8 +2838,8 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
   uint64_t n = 0;
   int i, block = 0;
   if (bad) return bad;
-  *bytes = sizeof *w + (w->has_layers ? (uint64_t)w->n_layers * sizeof(lcx_wish_layer) : 0);
-  for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
+  *bytes = lcx_tables_at(w);
+  for (i = -1; i < lcx_listed(w); ++i) {
     lcx_wish_layer l, from;
     int shares;
     lcx_wish_layer_at(o, w, i, &l);
@@ -3003,7 +3012,7 @@ LCX_OUTLINE void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int 
   }
 }
 
-/* A kv_from layer reads its source's rows, as its source rotated them. */
+/* A kv_from layer reads its source's tokens, as its source rotated them. */
 static void lcx_layer_share(const lcx_layer *source, lcx_layer *y)
 {
   y->source = source->source;
@@ -3083,7 +3092,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   p->partial = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
   p->partials = lcx_take(&c, max_threads > 1 ? kv_heads * (uint64_t)p->split_rows * p->partial : 0,
                          (uint64_t)p->segments * sizeof(float), 64);
-  p->list = lcx_take(&c, w->has_layers ? (uint64_t)w->n_layers : 0, sizeof(longctx_layer), 8);
+  p->list = lcx_take(&c, (uint64_t)lcx_listed(w), sizeof(longctx_layer), 8);
   p->total = c.at;
   return c.over ? LONGCTX_E_DESC : 0;
 }
@@ -3167,6 +3176,7 @@ LONGCTX_API int longctx_measure(const longctx_desc *d, longctx_sizes *sizes)
 /* == 9 WINDOW ==                                                                               */
 /* Where each token lies, what a query sees, positions.                                         */
 
+/* What lies at an offset; it drops const, so a caller writes only what its own contract says. */
 static unsigned char *lcx_at(const longctx *lc, uint64_t offset)
 {
   return (unsigned char *)(uintptr_t)lc + offset;
@@ -3218,11 +3228,12 @@ static int64_t lcx_first_seen(const lcx_layer *y, int64_t after, int64_t t)
   return lcx_max64(t - t % y->block + y->block - y->window, after);
 }
 
-/* The segments that queries see: sinks, then feedback rows, then the window, oldest first. Queries
-   are those of tokens first..last (since < 0), or of the feedback rows set at `since`, which see
-   the tokens from there on. How many of each, and the index of the window's first one. */
+/* How many segments queries see of sinks, feedback rows and the window, in this order, oldest
+   first; and the index of the window's first. */
 typedef struct lcx_reach { int64_t sinks, fed, windows, from; } lcx_reach;
 
+/* What the queries of tokens first..last see (since < 0), or those of the feedback rows set at
+   `since`: the tokens from there on. */
 static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t since, int64_t first,
                               int64_t last)
 {
@@ -3240,15 +3251,23 @@ static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t sin
 
 static int64_t lcx_segments_of(const lcx_reach *r) { return r->sinks + r->fed + r->windows; }
 
-/* Segment i of a reach: which store, and the coordinates it spans. */
-typedef struct lcx_segment_at { int which; int64_t from, to; } lcx_segment_at;
+/* A segment: of which store, and the coordinates it spans, from <= x < to. */
+typedef struct lcx_segment { int which; int64_t from, to; } lcx_segment;
 
-static lcx_segment_at lcx_segment_of(const lcx_reach *r, int64_t i)
+/* Segment i of a reach. */
+static lcx_segment lcx_segment_of(const lcx_reach *r, int64_t i)
 {
-  lcx_segment_at s = {LCX_WINDOW, r->from + i - r->sinks - r->fed, 0};
-  if (i < r->sinks) s.which = LCX_SINKS, s.from = i;
-  else if (i < r->sinks + r->fed) s.which = LCX_FED, s.from = i - r->sinks;
-  s.from *= LCX_SEGMENT;
+  lcx_segment s;
+  if (i < r->sinks) {
+    s.which = LCX_SINKS;
+  } else if (i < r->sinks + r->fed) {
+    s.which = LCX_FED;
+    i -= r->sinks;
+  } else {
+    s.which = LCX_WINDOW;
+    i += r->from - r->sinks - r->fed;
+  }
+  s.from = i * LCX_SEGMENT;
   s.to = s.from + LCX_SEGMENT;
   return s;
 }
@@ -3436,7 +3455,7 @@ static float *lcx_gates_of(const longctx *lc, int i)
 static int lcx_keeps_memory(const lcx_layer *y) { return y->memory && !y->reader; }
 
 /* Forgets all memory; gates stay. */
-static void lcx_forget(longctx *lc)
+static void lcx_forget_memory(longctx *lc)
 {
   size_t bytes = 2 * (size_t)lcx_memory_of(lc).floats * sizeof(float);
   int i;
@@ -3451,7 +3470,7 @@ static void lcx_forget(longctx *lc)
 static int lcx_blank(const longctx *lc, const float *settled)
 {
   lcx_memory m = lcx_memory_of(lc);
-  const float *z = settled + m.strips * m.dims * LCX_STRIP;
+  const float *z = settled + lcx_z_at(&m);
   int d = 0;
   while (d < m.dims && lcx_bits(z[d]) << 1 == 0) ++d;
   return d == m.dims;
@@ -3465,7 +3484,7 @@ static int64_t lcx_first_waiting(const longctx *lc, const lcx_layer *y, int64_t 
 {
   int64_t b = y->block, in = position % b, leaving = position - in + b - y->window;
   int64_t low = lcx_max64(leaving, lcx_after_sinks(lc)), x = leaving + (end ? b : in);
-  return lcx_max64(low, end ? x : x - x % LCX_STRIP); /* low >= 0, so below that x is of no use */
+  return lcx_max64(low, end ? x : x - x % LCX_STRIP); /* x < 0 rounds to 0 at most: low */
 }
 
 /* w->back: turns that undo the rotation of the 16 keys at x..: -position, at 1/mscale. */
@@ -3511,7 +3530,8 @@ LCX_OUTLINE void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, l
 static void lcx_fold_part(const longctx *lc, lcx_rows *w, int n, int part, int parts)
 {
   const lcx_kernels *kernel = lcx_kernels_of(lc->isa);
-  int end = (lc->position + n) % lc->plan.block == 0, i, h, unit = 0;
+  int end = (lc->position + n) % lc->plan.block == 0, i, h;
+  int64_t unit = 0;
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
     if (!lcx_keeps_memory(y)) continue;
@@ -3607,9 +3627,9 @@ static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_r
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
   lcx_memory m = lcx_memory_of(lc);
+  const float *settled = lcx_memory_at(lc, y, h);
   int some = 0, r;
-  for (r = 0; r < LCX_MEMORY_AHEAD && r < m.floats; r += LCX_STRIP)
-    LCX_FETCH(lcx_memory_at(lc, y, h) + r);
+  for (r = 0; r < LCX_MEMORY_AHEAD && r < m.floats; r += LCX_STRIP) LCX_FETCH(settled + r);
   for (r = 0; r < n; ++r) {
     const float *x = q + lcx_query_of(lc, h, r0 + r) * (size_t)m.dims;
     if (!(lcx_gates_of(lc, i)[lcx_head_of(lc, h, r0 + r)] > 0) ||
@@ -3618,11 +3638,11 @@ static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_r
     kernel->feature(w->line, m.dims, w->phi + some);
     row[some++] = r0 + r;
   }
-  if (some) kernel->recall(&m, lcx_memory_at(lc, y, h), w->phi, some, w->recalled);
+  if (some) kernel->recall(&m, settled, w->phi, some, w->recalled);
   return some;
 }
 
-/* What the j-th of them recalled, in one row: [head_dim_v], rounded up to 16. */
+/* What row[j] of lcx_recall recalled, in one piece: [head_dim_v], rounded up to 16. */
 static void lcx_recalled_row(const lcx_rows *w, int j, float *to)
 {
   int d;
@@ -3676,13 +3696,13 @@ static int lcx_between(const longctx *lc)
 /* Position at which layer i's rows were last set; asked between two blocks only. */
 static int64_t lcx_set_at(const longctx *lc, int i)
 {
-  return lc->position - (lcx_live_of(lc, i)->fed ? 0 : lc->plan.block);
+  return lc->position - (lcx_live_of(lc, i)->fed_set ? 0 : lc->plan.block);
 }
 
 static void lcx_become_due(longctx *lc)
 {
   int i;
-  for (i = 0; i < lc->wish.n_layers; ++i) lcx_live_of(lc, i)->fed = 0;
+  for (i = 0; i < lc->wish.n_layers; ++i) lcx_live_of(lc, i)->fed_set = 0;
 }
 
 /* Clears feedback: no row was ever set. */
@@ -3711,7 +3731,7 @@ LONGCTX_API int longctx_feedback_due(const longctx *lc)
   int i;
   if (!lc || lc->plan.feedback == 0 || lc->position % lc->plan.block) return 0;
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (lcx_keeps_feedback(lcx_layer_of(lc, i)) && !lcx_live_of(lc, i)->fed) return 1;
+    if (lcx_keeps_feedback(lcx_layer_of(lc, i)) && !lcx_live_of(lc, i)->fed_set) return 1;
   return 0;
 }
 
@@ -3740,7 +3760,7 @@ LONGCTX_API int longctx_feedback_set(longctx *lc, int layer, const float *q, con
     }
   memcpy(lcx_fed_q(lc, y), q,
          sizeof(float) * (size_t)rows * (size_t)lc->wish.n_heads * (size_t)w.head_dim);
-  lcx_live_of(lc, layer)->fed = 1;
+  lcx_live_of(lc, layer)->fed_set = 1;
   return LONGCTX_OK;
 }
 
@@ -3764,12 +3784,9 @@ static int lcx_aligned(const void *mem)
 static const double *lcx_freqs_next(const longctx *lc, int i, lcx_wish_layer *l, uint64_t *at)
 {
   const lcx_wish *w = &lc->wish;
-  lcx_origin o = {NULL, NULL};
+  lcx_origin o = {NULL, (const unsigned char *)w};
   const double *f;
-  o.wish = (const unsigned char *)w;
-  if (i < 0)
-    *at = offsetof(struct longctx, wish) + sizeof *w +
-          (w->has_layers ? (uint64_t)w->n_layers * sizeof *l : 0);
+  if (i < 0) *at = offsetof(struct longctx, wish) + lcx_tables_at(w);
   lcx_wish_layer_at(&o, w, i, l);
   f = l->n_freqs ? (const double *)(const void *)lcx_at(lc, *at) : NULL;
   *at += (uint64_t)l->n_freqs * sizeof(double);
@@ -3790,17 +3807,16 @@ static float lcx_slope(const lcx_wish *w, int h)
 static void lcx_derive(longctx *lc, int max_threads)
 {
   const lcx_wish *w = &lc->wish;
-  lcx_origin o = {NULL, NULL};
+  lcx_origin o = {NULL, (const unsigned char *)w};
   uint64_t at = 0;
   int i, j, code;
-  o.wish = (const unsigned char *)w;
   code = lcx_layout(&o, w, (uint64_t)w->bytes, max_threads, lcx_at(lc, 0), &lc->plan);
   LONGCTX_ASSERT(code == 0); /* it was checked */
   (void)code;
   lc->max_threads = max_threads;
   lc->isa = (int16_t)lcx_best_isa();
   lc->fetch_alone = (int16_t)lcx_fetches_alone(lc->plan.window);
-  for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
+  for (i = -1; i < lcx_listed(w); ++i) {
     lcx_wish_layer l;
     const double *f = lcx_freqs_next(lc, i, &l, &at);
     const lcx_layer *y = lcx_layer_of(lc, i < 0 ? 0 : i); /* no list: all share layer 0's steps */
@@ -3851,15 +3867,14 @@ LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d
   lcx_plan p;
   const double *f;
   unsigned char *to, *table;
-  int i, end;
+  int i;
   if (!mem || !lcx_aligned(mem) || lcx_resolve(d, &w, &p) || bytes < p.total) return NULL;
   memset(mem, 0, (size_t)p.total);
   lc->label = lcx_own_label;
   lc->wish = w;
-  end = d->layers ? w.n_layers : 0;
   to = (unsigned char *)mem + offsetof(struct longctx, wish) + sizeof w;
-  table = to + (size_t)end * sizeof l;
-  for (i = -1; i < end; ++i) {
+  table = (unsigned char *)mem + offsetof(struct longctx, wish) + lcx_tables_at(&w);
+  for (i = -1; i < lcx_listed(&w); ++i) {
     lcx_wish_layer_at(&o, &w, i, &l);
     if (i >= 0) memcpy(to + (size_t)i * sizeof l, &l, sizeof l);
     f = i < 0 ? d->rope_freqs : d->layers[i].rope_freqs;
@@ -3881,20 +3896,18 @@ static int lcx_resolved(const lcx_wish *w, const lcx_wish_layer *l)
 static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lcx_plan *p)
 {
   const lcx_wish *w = &lc->wish;
-  lcx_origin o = {NULL, NULL};
-  uint64_t need = 0, at = 0, room = bytes - offsetof(struct longctx, wish), layers;
+  lcx_origin o = {NULL, (const unsigned char *)w};
+  uint64_t need = 0, at = 0, room = bytes - offsetof(struct longctx, wish);
   int i;
-  o.wish = (const unsigned char *)w;
   if (lcx_check_wish(w) || !LCX_IN(w->has_layers, 0, 1) || w->zero) return LONGCTX_E_FORMAT;
-  layers = w->has_layers ? (uint64_t)w->n_layers * sizeof(lcx_wish_layer) : 0;
-  if (layers > room - sizeof *w) return LONGCTX_E_SPACE;
-  if (w->bytes < 0 || sizeof *w + layers > (uint64_t)w->bytes) /* before any layer is read */
+  if (lcx_tables_at(w) > room) return LONGCTX_E_SPACE;
+  if (w->bytes < 0 || lcx_tables_at(w) > (uint64_t)w->bytes) /* before any layer is read */
     return LONGCTX_E_FORMAT;
   if (lcx_check_all(&o, w, &need) || need != (uint64_t)w->bytes) return LONGCTX_E_FORMAT;
   if (w->base.feedback != (w->feedback_len > 0 && !w->has_layers)) return LONGCTX_E_FORMAT;
   if (lcx_bits(w->alibi_max_bias) >> 31) return LONGCTX_E_FORMAT; /* -0 resolves to 0 */
   if (need > room) return LONGCTX_E_SPACE;
-  for (i = -1; i < (w->has_layers ? w->n_layers : 0); ++i) {
+  for (i = -1; i < lcx_listed(w); ++i) {
     lcx_wish_layer l;
     const double *f = lcx_freqs_next(lc, i, &l, &at);
     if (!lcx_resolved(w, &l)) return LONGCTX_E_FORMAT;
@@ -3953,7 +3966,7 @@ enum { LCX_INSPECT, LCX_WRITE, LCX_VERIFY, LCX_READ }; /* INSPECT checks a block
 typedef struct lcx_stream {
   int mode, error;
   uint64_t left, hash; /* left: to read from the file */
-  unsigned at, have;   /* in buf: next byte; end, reading */
+  unsigned at, have;   /* in buf: the next byte; how many there are, when reading */
   unsigned char buf[128];
 #ifndef LONGCTX_NO_STDIO
   FILE *file;
@@ -4066,12 +4079,12 @@ static void lcx_stream_token(lcx_stream *s, const lcx_store *st, unsigned char *
   if (st->type_v == LONGCTX_Q8) lcx_stream_number(s, LONGCTX_F32, 0, LCX_MAX, scale_v);
 }
 
-/* One KV head's memory: M by rows, z, then the same of what is on its way. */
+/* One KV head's memory: M dim by dim, z, then the same of what is on its way. */
 static void lcx_stream_memory(lcx_stream *s, const lcx_memory *m, float *x)
 {
   int part, d, e;
   for (part = 0; part < 2; ++part, x += m->floats) {
-    float *z = x + m->strips * m->dims * LCX_STRIP;
+    float *z = x + lcx_z_at(m);
     for (d = 0; d < m->dims && !s->error; ++d)
       for (e = 0; e < m->dims_v; ++e) {
         float *p = x + (e / LCX_STRIP * m->dims + d) * LCX_STRIP + e % LCX_STRIP;
@@ -4083,7 +4096,7 @@ static void lcx_stream_memory(lcx_stream *s, const lcx_memory *m, float *x)
 }
 
 /* Tokens that the next one can see, oldest first, from <= x < to of the sinks or the window. At a
-   block's start the block before stays, too: feedback rows may still attend to it. */
+   block's start, with feedback, the block before stays: its rows may still attend to it. */
 static void lcx_kept(const longctx *lc, const lcx_layer *y, int which, int64_t start,
                      int64_t position, int64_t *from, int64_t *to)
 {
@@ -4100,7 +4113,7 @@ static void lcx_stream_feedback(const longctx *lc, lcx_stream *s, int i, int64_t
   const lcx_layer *y = lcx_layer_of(lc, i);
   const lcx_store *st = &y->store[LCX_FED];
   int h, x;
-  lcx_stream_flag(s, position % y->block != 0, &lcx_live_of(lc, i)->fed);
+  lcx_stream_flag(s, position % y->block != 0, &lcx_live_of(lc, i)->fed_set);
   lcx_stream_any(s, lcx_fed_of(lc, y), lcx_fed_bytes(lc));
   for (h = 0; h < lc->wish.n_kv_heads; ++h)
     for (x = 0; x < y->fed_rows && !s->error; ++x)
@@ -4164,57 +4177,62 @@ static uint64_t lcx_state_bytes(const longctx *lc, int64_t start, int64_t positi
 /* ---- blocks -------------------------------------------------------------------------------- */
 
 /* What open and load return. */
-static longctx *lcx_result(longctx *lc, int code, int *error)
+static longctx *lcx_result(void *mem, int code, int *error)
 {
   if (error) *error = code;
-  return code ? NULL : lc;
+  return code ? NULL : (longctx *)mem;
 }
 
-LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
+static int lcx_adopt(void *mem, size_t bytes)
 {
   longctx *lc = (longctx *)mem;
   lcx_stream s;
   lcx_plan p;
   int code, i;
-  if (!mem || !lcx_aligned(mem)) return lcx_result(lc, LONGCTX_E_ARG, error);
-  if (bytes < sizeof *lc) return lcx_result(lc, LONGCTX_E_SPACE, error);
+  if (!mem || !lcx_aligned(mem)) return LONGCTX_E_ARG;
+  if (bytes < sizeof *lc) return LONGCTX_E_SPACE;
   code = lcx_check_label(&lc->label);
-  if (code) return lcx_result(lc, code, error);
+  if (code) return code;
   if (!(LCX_IN(lc->max_threads, 1, 1024) && lcx_sound_position(lc->start, lc->position)))
-    return lcx_result(lc, LONGCTX_E_FORMAT, error);
+    return LONGCTX_E_FORMAT;
   code = lcx_sound_wish(lc, bytes, lc->max_threads, &p);
-  if (code) return lcx_result(lc, code, error);
+  if (code) return code;
   if (memcmp(&p, &lc->plan, sizeof p) || !lcx_sound_start(&p, lc->start))
-    return lcx_result(lc, LONGCTX_E_FORMAT, error);
+    return LONGCTX_E_FORMAT;
   lcx_derive(lc, lc->max_threads); /* anew: not trusted, but the same for the same wish */
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if ((lcx_live_of(lc, i)->fed && !lcx_keeps_feedback(lcx_layer_of(lc, i))) ||
+    if ((lcx_live_of(lc, i)->fed_set && !lcx_keeps_feedback(lcx_layer_of(lc, i))) ||
         lcx_live_of(lc, i)->zero)
-      return lcx_result(lc, LONGCTX_E_FORMAT, error);
+      return LONGCTX_E_FORMAT;
   memset(&s, 0, sizeof s);
   s.mode = LCX_INSPECT;
   lcx_stream_all(lc, &s, lc->start, lc->position);
-  if (s.error) return lcx_result(lc, s.error, error);
+  if (s.error) return s.error;
   lcx_fresh(lc);
-  return lcx_result(lc, LONGCTX_OK, error);
+  return LONGCTX_OK;
+}
+
+LONGCTX_API longctx *longctx_open(void *mem, size_t bytes, int *error)
+{
+  return lcx_result(mem, lcx_adopt(mem, bytes), error);
 }
 
 LONGCTX_API void longctx_reset(longctx *lc)
 {
   if (!lc) return;
   lc->start = lc->position = 0;
-  lcx_forget(lc);
+  lcx_forget_memory(lc);
   lcx_forget_feedback(lc);
   lcx_drop_batch(lc);
 }
 
-LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *lc)
+LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *src)
 {
-  uintptr_t to = (uintptr_t)mem, from = (uintptr_t)lc;
-  if (!mem || !lc || !lcx_aligned(mem)) return LONGCTX_E_ARG;
-  if ((to > from ? to - from : from - to) < lc->plan.total) return LONGCTX_E_ARG;
-  if (bytes < lc->plan.total) return LONGCTX_E_SPACE;
-  memcpy(mem, lc, (size_t)lc->plan.scratch);
+  uintptr_t to = (uintptr_t)mem, from = (uintptr_t)src;
+  if (!mem || !src || !lcx_aligned(mem)) return LONGCTX_E_ARG;
+  if ((to > from ? to - from : from - to) < src->plan.total) return LONGCTX_E_ARG;
+  if (bytes < src->plan.total) return LONGCTX_E_SPACE;
+  memcpy(mem, src, (size_t)src->plan.scratch);
   lcx_fresh((longctx *)mem);
   return LONGCTX_OK;
 }
@@ -4226,7 +4244,7 @@ LONGCTX_API int longctx_seek(longctx *lc, int64_t position)
     return LONGCTX_E_ARG;
   if (lc->position != lc->start || !lcx_untouched(lc)) return LONGCTX_E_ORDER;
   for (i = 0; i < lc->wish.n_layers; ++i)
-    if (lcx_live_of(lc, i)->fed) return LONGCTX_E_ORDER;
+    if (lcx_live_of(lc, i)->fed_set) return LONGCTX_E_ORDER;
   lc->start = lc->position = position;
   return LONGCTX_OK;
 }
@@ -4306,17 +4324,17 @@ static int lcx_read_hash(lcx_stream *s)
   return stored == s->hash ? LONGCTX_OK : LONGCTX_E_FORMAT;
 }
 
-LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *error)
+static int lcx_read_new(void *mem, size_t bytes, FILE *file)
 {
   longctx *lc = (longctx *)mem;
   lcx_stream s;
   lcx_file_head head;
   lcx_plan p;
   int code;
-  if (!mem || !file || !lcx_aligned(mem)) return lcx_result(lc, LONGCTX_E_ARG, error);
-  if (bytes < sizeof *lc) return lcx_result(lc, LONGCTX_E_SPACE, error);
+  if (!mem || !file || !lcx_aligned(mem)) return LONGCTX_E_ARG;
+  if (bytes < sizeof *lc) return LONGCTX_E_SPACE;
   code = lcx_read_head(file, &head);
-  if (code) return lcx_result(lc, code, error);
+  if (code) return code;
   lcx_stream_begin(&s, file, LCX_READ, &head);
   memset(mem, 0, sizeof *lc);
   lcx_stream_bytes(&s, &lc->wish, sizeof lc->wish);
@@ -4330,7 +4348,7 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
     code = lcx_read_hash(&s);
     s.error = code ? code : LONGCTX_E_SPACE;
   }
-  if (s.error) return lcx_result(lc, s.error, error);
+  if (s.error) return s.error;
   memset((unsigned char *)mem + offsetof(struct longctx, wish) + (size_t)lc->wish.bytes, 0,
          (size_t)p.total - offsetof(struct longctx, wish) - (size_t)lc->wish.bytes);
   lc->start = head.start;
@@ -4338,11 +4356,16 @@ LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *erro
   lcx_derive(lc, 1);
   if (head.bytes != lcx_state_bytes(lc, lc->start, lc->position) ||
       !lcx_sound_start(&lc->plan, lc->start))
-    return lcx_result(lc, LONGCTX_E_FORMAT, error);
+    return LONGCTX_E_FORMAT;
   lcx_stream_all(lc, &s, lc->start, lc->position);
   code = lcx_read_hash(&s);
   if (!code) lc->label = lcx_own_label;
-  return lcx_result(lc, code, error);
+  return code;
+}
+
+LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *file, int *error)
+{
+  return lcx_result(mem, lcx_read_new(mem, bytes, file), error);
 }
 
 /* Verifies or reads a state of this context's desc, from where the file stands. */
@@ -4379,7 +4402,7 @@ static int lcx_read_into(longctx *lc, FILE *file, int mode)
 LONGCTX_API int longctx_restore(longctx *lc, FILE *file)
 {
   long here;
-  int code;
+  int code, i;
   if (!lc || !file) return LONGCTX_E_ARG;
   here = ftell(file);
   if (here < 0) return LONGCTX_E_IO;
@@ -4388,6 +4411,10 @@ LONGCTX_API int longctx_restore(longctx *lc, FILE *file)
   if (code) return code;
   if (lcx_read_into(lc, file, LCX_READ) == 0) return LONGCTX_OK;
   longctx_reset(lc); /* the file changed, or failed, meanwhile */
+  for (i = 0; i < lc->wish.n_layers; ++i) { /* what was read may be half of a layer's settings */
+    longctx_set_sink_logits(lc, i, NULL);
+    longctx_set_gate(lc, i, NULL);
+  }
   return LONGCTX_E_IO;
 }
 #endif
@@ -4623,12 +4650,13 @@ LCX_INLINE void lcx_fetch_scales(const lcx_store *st, const lcx_span *sp)
   }
 }
 
-/* All rows against one segment, from <= x < to, of the store `which`, into m, l and o. */
-static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const lcx_store *store,
-                        const unsigned char *ring, int64_t from, int64_t to)
+/* All rows against one segment, into m, l and o; l is NaN where a query was not finite. */
+static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segment s)
 {
-  const lcx_store *sk = store, *sv = store;
-  const lcx_view *view = w->view[which];
+  const lcx_kernels *kernel = c->kernel;
+  const lcx_store *store = &c->y->store[s.which], *sk = store, *sv = store;
+  const unsigned char *ring = lcx_ring_of(c->lc, c->y, s.which, h);
+  const lcx_view *view = w->view[s.which];
   int r, slot, per_span = LCX_SPAN / store->tile; /* tiles not of 16 or 64: only one span */
   int wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
   int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
@@ -4636,7 +4664,7 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
   lcx_store wide;
   lcx_span stored, widened;
   const lcx_span *span_k = &stored, *span_v = &stored;
-  int64_t x;
+  int64_t x, to = lcx_min64(s.to, view[w->n - 1].to); /* rows are in order of time */
   if (wide_k || wide_v) { /* one span, refilled each time; widening prefetches the next one */
     lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
                    0);
@@ -4651,9 +4679,7 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
   memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
-  from = lcx_max64(from, view[0].from); /* rows are in order of time */
-  to = lcx_min64(to, view[w->n - 1].to);
-  x = from / LCX_SPAN * LCX_SPAN;
+  x = lcx_max64(s.from, view[0].from) / LCX_SPAN * LCX_SPAN;
   slot = lcx_slot_of(store, x);
   for (; x < to; x += LCX_SPAN, slot = (slot + per_span) % store->tiles) {
     lcx_hull all = lcx_visible(w, view, x);
@@ -4663,26 +4689,16 @@ static void lcx_segment(const lcx_kernels *kernel, lcx_rows *w, int which, const
     lcx_fetch_scales(store, &stored);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->wide_keys);
     if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals);
-    lcx_qk(shape_k, sk, span_k, w, w->q[which], all);
+    lcx_qk(shape_k, sk, span_k, w, w->q[s.which], all);
     kernel->soften(w, view, x);
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, span_v, w, all);
     lcx_pv(shape_v, sv, span_v, w, all);
   }
-  for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
+  for (r = 0; r < w->n; ++r)
+    w->l[r] = w->bad[r] ? lcx_float(0x7fc00000u) : lcx_sum_of(w->lane + r * 16);
 }
 
 /* ---- parts --------------------------------------------------------------------------------- */
-
-/* m, l, o of the rows at hand against one segment; l is NaN where a query was not finite. */
-static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segment_at s)
-{
-  const lcx_layer *y = c->y;
-  int r;
-  lcx_segment(c->kernel, w, s.which, &y->store[s.which], lcx_ring_of(c->lc, y, s.which, h), s.from,
-              s.to);
-  for (r = 0; r < w->n; ++r)
-    if (w->bad[r]) w->l[r] = lcx_float(0x7fc00000u);
-}
 
 /* where row r of KV head h goes */
 static float *lcx_out_of(const lcx_call *c, int h, int r)
@@ -4758,7 +4774,7 @@ LCX_OUTLINE void lcx_one_unit(const lcx_call *c, lcx_rows *w, int h, const lcx_r
                               int64_t i)
 {
   int64_t after = lcx_after_sinks(c->lc);
-  lcx_segment_at s;
+  lcx_segment s;
   int rows = c->n * lcx_group(c->lc), r;
   if (i == lcx_segments_of(reach)) { /* after the segments: memory */
     for (r = 0; r < rows; ++r) lcx_partial(c->lc, h, i, r)[0] = 0;
@@ -4814,16 +4830,17 @@ static void lcx_merge_partials(const lcx_call *c)
   for (h = 0; h < c->lc->wish.n_kv_heads; ++h)
     for (r = 0; r < rows; ++r) {
       float m = LCX_NOTHING, l = 0;
-      const float *from;
       int64_t i;
       memset(w.sum_o, 0, (size_t)w.stride * sizeof(float));
       for (i = 0; i < lcx_segments_of(&reach); ++i) {
-        from = lcx_partial(c->lc, h, i, r);
+        const float *from = lcx_partial(c->lc, h, i, r);
         c->kernel->merge(&m, &l, w.sum_o, from[0], from[1], from + 2, dims);
       }
       lcx_finish_row(c, h, r, m, l, w.sum_o);
-      from = lcx_partial(c->lc, h, i, r); /* memory's unit, if there is one */
-      if (c->y->memory && from[0] > 0) lcx_blend(c, h, r, from + 2);
+      if (c->y->memory) { /* its unit is the last */
+        const float *from = lcx_partial(c->lc, h, i, r);
+        if (from[0] > 0) lcx_blend(c, h, r, from + 2);
+      }
     }
 }
 
@@ -4855,7 +4872,9 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   int p, parts;
   if (!lc || layer < 0 || layer >= lc->wish.n_layers || n < 0) return LONGCTX_E_ARG;
   if (n == 0) return LONGCTX_OK;
-  if (!out || (n > longctx_room(lc) && !longctx_feedback_due(lc))) return LONGCTX_E_ARG;
+  if (!out) return LONGCTX_E_ARG;
+  /* while feedback is due, room is 0 and no part waits: E_ORDER below */
+  if (n > longctx_room(lc) && !longctx_feedback_due(lc)) return LONGCTX_E_ARG;
   first = lcx_ticket_of(lc, 0);
   parts = first->parts;
   if (parts < 1) return LONGCTX_E_ORDER;
@@ -5040,7 +5059,6 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #pragma float_control(pop)
 #undef LCX_PRECISE
 #endif
-#undef LCX_MEMORY_AHEAD
 #undef LCX_ARM
 #undef LCX_AVX2
 #undef LCX_AVX512
@@ -5074,6 +5092,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_MAGIC
 #undef LCX_MASKED
 #undef LCX_MAX
+#undef LCX_MEMORY_AHEAD
 #undef LCX_NEON
 #undef LCX_NOTHING
 #undef LCX_NOWHERE
@@ -5109,7 +5128,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 /* CHANGELOG
      1.1.7  Manual, contracts and the sentences of longctx_check in plainer words; a row no longer
             means a token. Now in room 1: window + sinks within the trained length, kv_from layers
-            only read, a non-finite key or value of a sink stays. No bit changed.
+            only read, a non-finite key or value of a sink stays. No bit changed. Fixed: after a
+            restore whose second reading failed, what the context saved was refused by load.
      1.1.6  Faster: avx512, tuned on hardware for the first time, reads float16 keys and values as
             stored in prefill and takes avx2's kernels for a single float32 or float16 row. On every
             set int8 queries are packed by vectors, and a window's edge costs only the columns seen.

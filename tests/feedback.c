@@ -55,7 +55,7 @@ static int has_rows(const longctx_desc *d, int l)
 
 static int waits(const longctx *lc, const longctx_desc *d, int l)
 {
-  return has_rows(d, l) && !lcx_live_of(lc, l)->fed;
+  return has_rows(d, l) && !lcx_live_of(lc, l)->fed_set;
 }
 
 /* What a caller does when rows are due: attend, set, attend, layer by layer. */
@@ -898,7 +898,7 @@ static void test_hostile(void)
       memcpy(bad + rows - 4, &given[i], 4);
       CHECK_EQ(loads(&d, bad, n), good ? LONGCTX_OK : LONGCTX_E_FORMAT);
       memcpy(block, (const void *)lc, bytes);
-      lcx_live_of((longctx *)(void *)block, 0)->fed = given[i];
+      lcx_live_of((longctx *)(void *)block, 0)->fed_set = given[i];
       CHECK_EQ(longctx_open(block, bytes, &error) != NULL, good);
       t_case("hostile number %g", (double)numbers[i]);
       memcpy(bad, state, n);

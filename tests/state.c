@@ -777,8 +777,8 @@ static void test_cut_in_blocks(void)
 
 #ifdef HAVE_COOKIE
 /* A file of `room` bytes; behind them reads and writes fail. It can be wound back `seeks` times,
-   and then, if `turn` is not 0, the byte there changes. */
-typedef struct disk { unsigned char *bytes; size_t room, at, turn; int seeks; } disk;
+   and then, if `turn` is not 0, the byte there changes, and if `cuts`, `cut` bytes are left. */
+typedef struct disk { unsigned char *bytes; size_t room, at, turn, cut; int seeks, cuts; } disk;
 
 static ssize_t disk_read(void *cookie, char *to, size_t n)
 {
@@ -808,6 +808,7 @@ static int disk_seek(void *cookie, off64_t *offset, int whence)
   if (whence == SEEK_SET) {
     if (d->seeks-- == 0) return -1;
     if (d->turn) d->bytes[d->turn] ^= 1;
+    if (d->cuts) d->room = d->cut;
     d->at = (size_t)*offset;
   }
   *offset = (off64_t)d->at;
@@ -890,7 +891,44 @@ static void test_disk(const longctx_desc *d, const text *x)
   free(state);
   free(lc);
 }
+
+/* The second reading ends at any byte: the context is sound, and so is what it saves. Into settings
+   that the file does not have, so that a flag may have changed before what it stands for; in so
+   many layers that somewhere a read ends between the two. */
+static void test_cut_restore(void)
+{
+  static const float logits[4] = { 0.5f, -1.0f, 0.25f, 2.0f };
+  longctx_desc d = longctx_desc_make(32, 4, 1, 2, 1);
+  longctx *lc = t_new(&d), *live = t_new(&d);
+  size_t n, m, bytes = longctx_size(&d);
+  unsigned char *state = t_state(lc, &n), *saved;
+  void *mem = t_memory(bytes);
+  disk k;
+  FILE *file;
+  int l, error;
+  memset(&k, 0, sizeof k);
+  for (k.cut = 0; k.cut < n; k.cut++) {
+    t_case("the second reading ends at %lu of %lu", (unsigned long)k.cut, (unsigned long)n);
+    for (l = 0; l < 32; l++) CHECK_EQ(longctx_set_sink_logits(live, l, logits), LONGCTX_OK);
+    k.bytes = state, k.room = n, k.at = 0, k.seeks = k.cuts = 1;
+    file = disk_open(&k);
+    CHECK_EQ(longctx_restore(live, file), LONGCTX_E_IO);
+    fclose(file);
+    saved = t_state(live, &m);
+    CHECK_SAME(state, saved, m);                       /* as new                                 */
+    file = t_file(saved, m);
+    CHECK(longctx_load(mem, bytes, file, &error) != NULL);
+    fclose(file);
+    free(saved);
+  }
+  free(mem);
+  free(state);
+  free(lc);
+  free(live);
+}
 #else
+static void test_cut_restore(void) { }
+
 static void test_disk(const longctx_desc *d, const text *x)
 {
   (void)d;
@@ -1052,7 +1090,7 @@ static void test_hostile_logits(const longctx_desc *d, const text *x)
     t_case("hostile live part of a layer, %d", k);
     if (k == 0) lcx_logits_of(again, 0)[1] = 1e-30f;
     if (k == 1) lcx_live_of(again, 1)->has_logits = 2;
-    if (k == 2) lcx_live_of(again, 1)->fed = 1;      /* without feedback rows                  */
+    if (k == 2) lcx_live_of(again, 1)->fed_set = 1;      /* without feedback rows                  */
     if (k == 3) lcx_live_of(again, 1)->zero = 1;
     CHECK(longctx_open(block, bytes, &error) == NULL);
     CHECK_EQ(error, LONGCTX_E_FORMAT);
@@ -1401,6 +1439,7 @@ int main(void)
   test_pipe(&d, &x);
   test_cut_in_blocks();
   test_disk(&d, &x);
+  test_cut_restore();
   test_cut_files(&d, &x);
   test_flipped_files(&d, &x);
   test_noise_files(&d, &x);
