@@ -118,7 +118,7 @@ static longctx_desc grid_desc(int dim, int ratio, uint64_t *seed)
   d.positions = t_below(seed, 2);
   grid_rope(&d, seed);
   if (t_below(seed, 3) == 0) d.block = 10;
-  if (t_below(seed, 4) == 0) d.softcap = 2.0f;
+  if (t_below(seed, 4) == 0) d.softcap = t_below(seed, 2) ? 2.0f : 0.4f;
   if (t_below(seed, 4) == 0) d.alibi_max_bias = 8.0f;
   if (t_below(seed, 4) == 0) d.scale = 0.4f / sqrtf((float)dim);
   return d;
@@ -607,11 +607,36 @@ static void test_all_to_the_sink(void)
   text_free(&x);
 }
 
+/* Spans that a window covers whole are capped and shifted, too, however little. */
+static void test_whole_spans(void)
+{
+  static const float caps[] = { 0.01f, 0.4f, 3.0f, 0.0f }, biases[] = { 0.0f, 0.01f, 8.0f };
+  int i, j;
+  for (i = 0; i < 4; i++)
+    for (j = 0; j < 3; j++) {
+      longctx_desc d = longctx_desc_make(1, 2, 1, 8, 200);
+      text x;
+      float *out;
+      error e;
+      d.max_batch = 16;
+      d.softcap = caps[i];
+      d.alibi_max_bias = biases[j];
+      x = text_make(&d, 300, 5);
+      out = run(&x, NULL, 16);
+      t_case("whole spans, softcap %g, alibi %g", (double)caps[i], (double)biases[j]);
+      e = compare(&x, out, 0, NULL, 0);
+      CHECK(error_rms(&e) < 2e-6);
+      free(out);
+      text_free(&x);
+    }
+}
+
 int main(void)
 {
   test_oracle_angles();
   test_oracle_slopes();
   test_grid();
+  test_whole_spans();
   test_alibi();
   test_types();
   test_zeros();

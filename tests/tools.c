@@ -296,6 +296,31 @@ static void test_frequencies(void)
   CHECK_EQ(lcx_freq_step(0.5 + DBL_EPSILON / 2), (turn >> 1) + (turn >> 53));
 }
 
+/* The high half of a product, from the halves of its factors by other ways than the header's. */
+static void test_mulhi(void)
+{
+  uint64_t seed = 7, a, b;
+  int i, k;
+  t_case("high halves of products");
+  CHECK_EQ(lcx_mulhi(0x1ffffffffu, 0x100000001u), 2);  /* one carry from the middle, by one bit  */
+  for (i = 0; i < 20000; i++) {
+    uint32_t f[2][2], limb[4] = { 0, 0, 0, 0 };
+    a = t_u64(&seed) | (i % 3 ? 0 : 0xffffffff00000000u), b = t_u64(&seed) | (i % 5 ? 0 : ~0u);
+    f[0][0] = (uint32_t)a, f[0][1] = (uint32_t)(a >> 32);
+    f[1][0] = (uint32_t)b, f[1][1] = (uint32_t)(b >> 32);
+    for (k = 0; k < 4; k++) {                          /* long multiplication, limb by limb      */
+      uint64_t sum = (uint64_t)f[0][k / 2] * f[1][k % 2];
+      int at = k / 2 + k % 2;
+      for (; sum != 0 && at < 4; at++) {
+        sum += limb[at];
+        limb[at] = (uint32_t)sum;
+        sum >>= 32;
+      }
+    }
+    CHECK_EQ(lcx_mulhi(a, b), (uint64_t)limb[3] << 32 | limb[2]);
+  }
+}
+
 int main(void)
 {
   test_features();
@@ -306,5 +331,6 @@ int main(void)
   test_widen();
   test_large_bf16();
   test_frequencies();
+  test_mulhi();
   return t_done();
 }
