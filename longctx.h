@@ -4650,13 +4650,12 @@ LCX_INLINE void lcx_fetch_scales(const lcx_store *st, const lcx_span *sp)
   }
 }
 
-/* All rows against one segment, into m, l and o; l is NaN where a query was not finite. */
-static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segment s)
+/* All rows over one segment, from <= x < to, of the store `which`: m, l and o. */
+static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, int which, const lcx_store *store,
+                      const unsigned char *ring, int64_t from, int64_t to)
 {
-  const lcx_kernels *kernel = c->kernel;
-  const lcx_store *store = &c->y->store[s.which], *sk = store, *sv = store;
-  const unsigned char *ring = lcx_ring_of(c->lc, c->y, s.which, h);
-  const lcx_view *view = w->view[s.which];
+  const lcx_store *sk = store, *sv = store;
+  const lcx_view *view = w->view[which];
   int r, slot, per_span = LCX_SPAN / store->tile; /* tiles not of 16 or 64: only one span */
   int wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
   int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
@@ -4664,7 +4663,7 @@ static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segmen
   lcx_store wide;
   lcx_span stored, widened;
   const lcx_span *span_k = &stored, *span_v = &stored;
-  int64_t x, to = lcx_min64(s.to, view[w->n - 1].to); /* rows are in order of time */
+  int64_t x;
   if (wide_k || wide_v) { /* one span, refilled each time; widening prefetches the next one */
     lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
                    0);
@@ -4679,7 +4678,9 @@ static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segmen
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
   memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
-  x = lcx_max64(s.from, view[0].from) / LCX_SPAN * LCX_SPAN;
+  from = lcx_max64(from, view[0].from); /* rows are in order of time */
+  to = lcx_min64(to, view[w->n - 1].to);
+  x = from / LCX_SPAN * LCX_SPAN;
   slot = lcx_slot_of(store, x);
   for (; x < to; x += LCX_SPAN, slot = (slot + per_span) % store->tiles) {
     lcx_hull all = lcx_visible(w, view, x);
@@ -4689,16 +4690,26 @@ static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segmen
     lcx_fetch_scales(store, &stored);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->wide_keys);
     if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals);
-    lcx_qk(shape_k, sk, span_k, w, w->q[s.which], all);
+    lcx_qk(shape_k, sk, span_k, w, w->q[which], all);
     kernel->soften(w, view, x);
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, span_v, w, all);
     lcx_pv(shape_v, sv, span_v, w, all);
   }
-  for (r = 0; r < w->n; ++r)
-    w->l[r] = w->bad[r] ? lcx_float(0x7fc00000u) : lcx_sum_of(w->lane + r * 16);
+  for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
 }
 
 /* ---- parts --------------------------------------------------------------------------------- */
+
+/* m, l, o of the rows at hand against one segment; l is NaN where a query was not finite. */
+static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segment s)
+{
+  const lcx_layer *y = c->y;
+  int r;
+  lcx_sweep(c->kernel, w, s.which, &y->store[s.which], lcx_ring_of(c->lc, y, s.which, h), s.from,
+            s.to);
+  for (r = 0; r < w->n; ++r)
+    if (w->bad[r]) w->l[r] = lcx_float(0x7fc00000u);
+}
 
 /* where row r of KV head h goes */
 static float *lcx_out_of(const lcx_call *c, int h, int r)
