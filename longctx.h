@@ -177,12 +177,12 @@
      them. attend writes them for one layer; called again it replaces them all, even with fewer.
      Only commit advances time. commit(n) needs every layer (except kv_from ones) attended with at
      least n tokens; those beyond n are dropped drafts, commit(0) drops all. Layers in any order, a
-     kv_from layer after its source. k = v = NULL (a must for a kv_from layer) reads the open batch
-     again without writing: token i sees what it saw when it was written. With feedback, rows are
-     set before the first token and at each block's end, in any order of layers; until all are,
-     attend is E_ORDER. Functions that return a code return 0, or a negative one after which nothing
-     has changed (except longctx_load, whose `mem` is raw, a state that longctx_open refuses, and a
-     restore that had to reset). */
+     kv_from layer after its source, and before commit, which does not miss it. k = v = NULL (a must
+     for a kv_from layer) reads the open batch again without writing: token i sees what it saw when
+     it was written. With feedback, rows are set before the first token and at each block's end, in
+     any order of layers; until all are, attend is E_ORDER. Functions that return a code return 0,
+     or a negative one after which nothing has changed (except longctx_load, whose `mem` is raw, a
+     state that longctx_open refuses, and a restore that had to reset). */
 
 /* ============================================================================================ */
 /* == 2 DOOR ==                                                                                 */
@@ -251,9 +251,10 @@ typedef struct longctx_layer {
   float scale, softcap;
   int memory;   /* LONGCTX_MEMORY_*; layers with memory or feedback must agree on block          */
   int feedback; /* 1: has feedback rows, or with kv_from reads its source's; 0: has none         */
-  int kv_from;  /* -1, or a lower layer, itself without kv_from, whose keys, values, rope and
-                   positions this one uses: this one's window may be smaller, its block must be
-                   the same; its memory and feedback the same, or none                           */
+  int kv_from;  /* -1, or a lower layer, itself without kv_from, whose keys and values this one
+                   uses, and whose rope and positions apply: its own fields of these are ignored.
+                   Its window may be smaller, its block must be the same, its memory and feedback
+                   the same or none; its index in the cache is by its own window               */
 } longctx_layer;
 
 /* Zero means off or derived. Make one with longctx_desc_make, so that your source keeps compiling
@@ -340,7 +341,8 @@ LONGCTX_API int longctx_room(const longctx *);
    tokens follow the committed ones; token i sees those and tokens 0..i of the call, as far as its
    window reaches. n = 0 does nothing. k = v = NULL (a must for a kv_from layer) only reads: E_ORDER
    if n exceeds the layer's, or its source's, tokens in the open batch. E_ARG for more than
-   longctx_room or one of k and v alone, E_ORDER while feedback is due. */
+   longctx_room, one of k and v alone, or k and v for a kv_from layer; E_ORDER while feedback is
+   due. */
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
 /* For your own threads: call it once for each part 0 <= part < n_parts, all other arguments equal,
@@ -402,8 +404,8 @@ LONGCTX_API int longctx_save(const longctx *, FILE *);
    before you attend: with another shape, attend reads and writes past your q, k, v and out. If you
    know the desc, longctx_init and longctx_restore compare it for you. max_threads is 1, so one part
    does all. `bytes`: longctx_size of the saver's desc with max_threads 1 is enough; no call reads
-   it from the file, so keep it beside. NULL on failure, with *error set (may be NULL); what was in
-   `mem` is lost. */
+   it from the file, so keep it beside. The file need not be seekable. NULL on failure, with *error
+   set (may be NULL); what was in `mem` is lost. */
 LONGCTX_API longctx *longctx_load(void *mem, size_t bytes, FILE *, int *error);
 /* Reads into a live context of the same desc (max_threads may differ). Verifies the whole state
    before it touches the context, so the file must be seekable; a refusal changes nothing, success
