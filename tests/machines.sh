@@ -25,6 +25,7 @@ m32="-m32 -msse2 -mfpmath=sse"
 qemu86="qemu-x86_64-static -cpu"
 golden "Haswell (emulated): avx2, scalar-fma"  gcc-12 "-O2 -static" "$qemu86 Haswell"
 golden "Nehalem (emulated): sse2, scalar"      gcc-12 "-O2 -static" "$qemu86 Nehalem"
+runs "tools, Haswell (emulated), an Intel"      tools gcc-12 "-O2 -static" "$qemu86 Haswell"
 [ -f /usr/include/simde/x86/avx512.h ] && simde=env || simde=libsimde-dev
 avx512="-O2 -mavx2 -mfma -mf16c -DLONGCTX_NO_DISPATCH -isystem tests/avx512 -pthread"
 for test in golden tools kernels window attend memory feedback; do
