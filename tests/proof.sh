@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.." || exit 1
 # EVA joins what a function returns. Of these it keeps sound and unsound apart; of a file on its way
 # in, states by the stream's error, which an annotation asks for that is put into the copy.
 checks=$(echo lcx_check_wish lcx_check_layer lcx_check_all lcx_check_freqs lcx_resolve lcx_layout \
-  lcx_sound_wish lcx_sound_position lcx_sound_start lcx_read_head | sed 's/\([a-z_]*\)/\1:0/g
-  s/ /,/g')
+  lcx_sound_wish lcx_sound_position lcx_sound_start lcx_read_head lcx_adopt lcx_read_new |
+  sed 's/\([a-z_]*\)/\1:0/g; s/ /,/g')
 apart="-eva-split-return auto -eva-split-return-function $checks"
 fields="$apart -eva-auto-loop-unroll 8 -eva-slevel-function lcx_check_wish:60,lcx_check_layer:60"
 fields="$fields,lcx_check_all:100,lcx_resolve:60,lcx_sound_wish:100,longctx_check:20"
@@ -20,7 +20,7 @@ files="$shapes -eva-interprocedural-splits"
 cat > "$work/apart.awk" << 'END'
 /^(static|LONGCTX_API) / { stream = load = 0 }
 /lcx_stream \*s[,)]/     { stream = 1 }
-/longctx \*longctx_load/ { load = 1 }
+/int lcx_read_new/       { load = 1 }
 { print }
 stream && /^{/           { print "  //@ dynamic_split s->error;"; stream = 0 }
 load && /^  int code;/   { print "  //@ dynamic_split s.error;"; load = 0 }
