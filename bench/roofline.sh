@@ -9,6 +9,11 @@ if ! command -v gnuplot > /dev/null; then
   exit 0
 fi
 csv=$1 name=$2
+if ! awk -F, '$3 == "read" { read = 1 } $1 == "fma" { fma = 1 } END { exit !(read && fma) }' "$csv"
+then
+  echo "no picture: the run has not measured the machine's limits"
+  exit 0
+fi
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
