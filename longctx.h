@@ -91,9 +91,9 @@
      rotated twice, once for the window and once for the sinks. Under LONGCTX_POS_CACHE the sinks
      see the query at its index among the keys it sees (from 0, sinks first): at first its place in
      the text, never more than sinks + window - 1. As RoPE sees only differences, this is exactly
-     StreamingLLM's rule. LONGCTX_POS_TEXT keeps true distances. Angles
-     are 64-bit fractions of a turn, so distances inside the window are as exact at position 2^40 as
-     at 1. Positions end at 2^62.
+     StreamingLLM's rule. LONGCTX_POS_TEXT keeps true distances. Angles are 64-bit fractions of a
+     turn, so distances inside the window are as exact at position 2^40 as at 1. Positions end at
+     2^62.
 
    MEMORY
      Infini-attention (arXiv 2404.07143). With desc.memory, tokens that leave the window are folded,
@@ -254,7 +254,7 @@ typedef struct longctx_layer {
   int kv_from;  /* -1, or a lower layer, itself without kv_from, whose keys and values this one
                    uses, and whose rope and positions apply: its own fields of these are ignored.
                    Its window may be smaller, its block must be the same, its memory and feedback
-                   the same or none; its index in the cache is by its own window               */
+                   the same or none; its index in the cache is by its own window                 */
 } longctx_layer;
 
 /* Zero means off or derived. Make one with longctx_desc_make, so that your source keeps compiling
@@ -262,7 +262,7 @@ typedef struct longctx_layer {
 typedef struct longctx_desc {
   int n_layers, n_heads, n_kv_heads; /* 1 to 65536; n_heads % n_kv_heads == 0, any ratio         */
   int head_dim;                      /* of queries and keys, 1 to 576                            */
-  int window;                        /* keys a query sees, its own included, 1 to 2^30           */
+  int window;                        /* most keys a query sees, its own included, 1 to 2^30      */
   int head_dim_v;                    /* of values, 1 to 576; 0 = head_dim                        */
   int sinks;                         /* first tokens kept for ever, 0 to 2^30                    */
   int block;                         /* the window's step, a divisor of window; 0 = 1 (sliding)  */
@@ -388,8 +388,8 @@ LONGCTX_API int longctx_feedback_due(const longctx *);
 LONGCTX_API int longctx_feedback_set(longctx *, int layer, const float *q, const float *k,
                                      const float *v);
 /* Attention of the rows last set over themselves and the tokens since: none right after set, all
-   the block's at its end. out [feedback_len][n_heads][head_dim_v]. Call it as
-   often as you like; errors as for set, and E_ORDER if nothing was set yet. */
+   the block's at its end. out [feedback_len][n_heads][head_dim_v]. Call it as often as you like;
+   errors as for set, and E_ORDER if nothing was set yet. */
 LONGCTX_API int longctx_feedback_attend(longctx *, int layer, float *out);
 
 /* ---- state files --------------------------------------------------------------------------- */
@@ -3387,7 +3387,7 @@ static int64_t lcx_sink_position(const longctx *lc, const lcx_layer *y, int64_t 
 
 /* Stores the token at position t in KV head h's cache. */
 static void lcx_write_token(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
-                          lcx_rows *w, int h, int64_t t, const float *k, const float *v)
+                            lcx_rows *w, int h, int64_t t, const float *k, const float *v)
 {
   int64_t x;
   int which = lcx_place(lc, t, &x);
@@ -3419,7 +3419,7 @@ static void lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, 
 
 /* The same for row r, feedback row i, set at `since`. */
 static void lcx_look_fed(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t since,
-                          int i)
+                         int i)
 {
   w->view[LCX_WINDOW][r] =
       lcx_view_of(lcx_max64(since, lcx_after_sinks(lc)), lc->position, since - y->fed_rows + i);
@@ -3756,9 +3756,9 @@ LONGCTX_API int longctx_feedback_set(longctx *lc, int layer, const float *q, con
   lcx_carve(&lc->wish, &lc->plan, lcx_at(lc, lc->plan.scratch), &w);
   for (i = 0; i < rows; ++i)
     for (h = 0; h < heads; ++h) {
-      size_t row = (size_t)i * (size_t)heads + (size_t)h;
+      size_t at = (size_t)i * (size_t)heads + (size_t)h;
       lcx_write_at(lcx_kernels_of(lc->isa), lc, y, &w, h, LCX_FED, i, lc->position - rows + i,
-                   k + row * (size_t)w.head_dim, v + row * (size_t)w.head_dim_v);
+                   k + at * (size_t)w.head_dim, v + at * (size_t)w.head_dim_v);
     }
   memcpy(lcx_fed_q(lc, y), q,
          sizeof(float) * (size_t)rows * (size_t)lc->wish.n_heads * (size_t)w.head_dim);
@@ -4185,6 +4185,7 @@ static longctx *lcx_result(void *mem, int code, int *error)
   return code ? NULL : (longctx *)mem;
 }
 
+/* open: 0, or why the block is refused. */
 static int lcx_adopt(void *mem, size_t bytes)
 {
   longctx *lc = (longctx *)mem;
@@ -4326,6 +4327,7 @@ static int lcx_read_hash(lcx_stream *s)
   return stored == s->hash ? LONGCTX_OK : LONGCTX_E_FORMAT;
 }
 
+/* load: 0, or why the file is refused; what was in `mem` is lost. */
 static int lcx_read_new(void *mem, size_t bytes, FILE *file)
 {
   longctx *lc = (longctx *)mem;
@@ -4533,9 +4535,9 @@ static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64
   int64_t t;
   if (!c->writes) return;
   for (t = lcx_max64(from, c->at); t < lcx_min64(to, c->at + c->n); ++t) {
-    size_t row = (size_t)(t - c->at) * (size_t)wish->n_kv_heads + (size_t)h;
-    lcx_write_token(c->kernel, c->lc, c->y, w, h, t, c->k + row * (size_t)wish->head_dim,
-                  c->v + row * (size_t)wish->head_dim_v);
+    size_t at = (size_t)(t - c->at) * (size_t)wish->n_kv_heads + (size_t)h;
+    lcx_write_token(c->kernel, c->lc, c->y, w, h, t, c->k + at * (size_t)wish->head_dim,
+                    c->v + at * (size_t)wish->head_dim_v);
   }
 }
 
@@ -4546,21 +4548,21 @@ static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
   const longctx *lc = c->lc;
   const lcx_layer *y = c->y;
   const float *slopes = (const float *)(const void *)lcx_at(lc, lc->plan.slopes);
-  int r, hd = w->head_dim;
+  int r, dims = w->head_dim;
   w->n = n;
   w->cap = y->cap;
   for (r = 0; r < n; ++r) {
-    const float *x = c->q + lcx_query_of(lc, h, r0 + r) * (size_t)hd;
+    const float *x = c->q + lcx_query_of(lc, h, r0 + r) * (size_t)dims;
     int token = (r0 + r) / lcx_group(lc);
     if (c->since < 0) lcx_look(lc, y, w, r, c->at + token);
     else lcx_look_fed(lc, y, w, r, c->since, token);
-    w->bad[r] = kernel->hold(x, hd, lcx_pairs(y), y->scale, LCX_BIG, w->line);
+    w->bad[r] = kernel->hold(x, dims, lcx_pairs(y), y->scale, LCX_BIG, w->line);
     lcx_turn_to(kernel, lc, y, w, LCX_WINDOW, w->view[LCX_WINDOW][r].stand);
-    kernel->rotate(w->line, hd, y->half, w->turn[LCX_WINDOW], w->q[LCX_WINDOW] + r * hd);
+    kernel->rotate(w->line, dims, y->half, w->turn[LCX_WINDOW], w->q[LCX_WINDOW] + r * dims);
     if (w->view[LCX_SINKS][r].to > 0) {
       lcx_turn_to(kernel, lc, y, w, LCX_SINKS,
                   lcx_sink_position(lc, y, w->view[LCX_SINKS][r].stand));
-      kernel->rotate(w->line, hd, y->half, w->turn[LCX_SINKS], w->q[LCX_SINKS] + r * hd);
+      kernel->rotate(w->line, dims, y->half, w->turn[LCX_SINKS], w->q[LCX_SINKS] + r * dims);
     }
     if (w->slope) w->slope[r] = slopes[lcx_head_of(lc, h, r0 + r)];
   }

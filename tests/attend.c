@@ -55,6 +55,18 @@ static float *run(const text *x, const float *logits, int chunk)
   return out;
 }
 
+/* A text of its own, run, and how far it is off. */
+static double off_by(const longctx_desc *d, int tokens, uint64_t seed, const float *logits,
+                     int chunk, int stored)
+{
+  text x = text_make(d, tokens, seed);
+  float *out = run(&x, logits, chunk);
+  error e = compare(&x, out, 0, logits, stored);
+  free(out);
+  text_free(&x);
+  return error_rms(&e);
+}
+
 /* ---- the oracle itself ----------------------------------------------------------------------- */
 
 /* Turning to 2^40 + n and back by 2^40 must be turning by n. */
@@ -126,17 +138,9 @@ static longctx_desc grid_desc(int dim, int ratio, uint64_t *seed)
 
 static double try_grid(longctx_desc d, int type, const float *logits, uint64_t *seed)
 {
-  text x;
-  float *out;
-  error e;
   d.type_k = type;
   d.type_v = type;
-  x = text_make(&d, 75, t_u64(seed));
-  out = run(&x, logits, 0);
-  e = compare(&x, out, 0, logits, 0);
-  free(out);
-  text_free(&x);
-  return error_rms(&e);
+  return off_by(&d, 75, t_u64(seed), logits, 0, 0);
 }
 
 static void test_grid(void)
@@ -274,21 +278,13 @@ static void test_rounding_model(void)
   for (type_k = 0; type_k < 3; type_k++)
     for (type_v = 0; type_v < 3; type_v++) {
       longctx_desc d = longctx_desc_make(1, 4, 2, 32, 90);
-      text x;
-      float *out;
-      error e;
       d.rope = LONGCTX_ROPE_NONE;
       d.sinks = 3;
       d.max_batch = 7;
       d.type_k = type_k;
       d.type_v = type_v;
-      x = text_make(&d, 250, 55);
-      out = run(&x, NULL, 7);
-      e = compare(&x, out, 0, NULL, 1);
       t_case("rounded keys %d values %d", type_k, type_v);
-      CHECK_NEAR(error_rms(&e), 0.0, 2e-6);
-      free(out);
-      text_free(&x);
+      CHECK_NEAR(off_by(&d, 250, 55, NULL, 7, 1), 0.0, 2e-6);
     }
 }
 
@@ -296,20 +292,12 @@ static void test_rounding_model(void)
 static void test_sinks_exact(void)
 {
   longctx_desc d = longctx_desc_make(1, 2, 1, 64, 1);
-  text x;
-  float *out;
-  error e;
   d.sinks = 50;
   d.type_k = LONGCTX_Q8;
   d.type_v = LONGCTX_Q8;
   d.max_batch = 5;
-  x = text_make(&d, 50, 5);
-  out = run(&x, NULL, 5);
-  e = compare(&x, out, 0, NULL, 0);
   t_case("sinks of an int8 cache");
-  CHECK_NEAR(error_rms(&e), 0.0, 2e-6);
-  free(out);
-  text_free(&x);
+  CHECK_NEAR(off_by(&d, 50, 5, NULL, 5, 0), 0.0, 2e-6);
 }
 
 /* ---- laws ------------------------------------------------------------------------------------ */
@@ -615,19 +603,11 @@ static void test_whole_spans(void)
   for (i = 0; i < 4; i++)
     for (j = 0; j < 3; j++) {
       longctx_desc d = longctx_desc_make(1, 2, 1, 8, 200);
-      text x;
-      float *out;
-      error e;
       d.max_batch = 16;
       d.softcap = caps[i];
       d.alibi_max_bias = biases[j];
-      x = text_make(&d, 300, 5);
-      out = run(&x, NULL, 16);
       t_case("whole spans, softcap %g, alibi %g", (double)caps[i], (double)biases[j]);
-      e = compare(&x, out, 0, NULL, 0);
-      CHECK(error_rms(&e) < 2e-6);
-      free(out);
-      text_free(&x);
+      CHECK_NEAR(off_by(&d, 300, 5, NULL, 16, 0), 0.0, 2e-6);
     }
 }
 

@@ -1090,7 +1090,7 @@ static void test_hostile_logits(const longctx_desc *d, const text *x)
     t_case("hostile live part of a layer, %d", k);
     if (k == 0) lcx_logits_of(again, 0)[1] = 1e-30f;
     if (k == 1) lcx_live_of(again, 1)->has_logits = 2;
-    if (k == 2) lcx_live_of(again, 1)->fed_set = 1;      /* without feedback rows                  */
+    if (k == 2) lcx_live_of(again, 1)->fed_set = 1;    /* without feedback rows                  */
     if (k == 3) lcx_live_of(again, 1)->zero = 1;
     CHECK(longctx_open(block, bytes, &error) == NULL);
     CHECK_EQ(error, LONGCTX_E_FORMAT);
