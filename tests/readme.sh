@@ -1,5 +1,6 @@
 #!/bin/sh
-# readme.sh: every C block of the README compiles; those with a main run, too.
+# readme.sh: every C block of the README compiles; those with a main run, too, and print a line that
+# the README quotes.
 cd "$(dirname "$0")/.." || exit 1
 cc=${CC:-cc}
 work=$(mktemp -d) || exit 1
@@ -37,7 +38,8 @@ for block in "$work"/block*.c; do
   [ -f "$block" ] || continue
   name=$(basename "$block" .c)
   if grep -q 'int main' "$block"; then
-    command="$cc -std=c99 -Wall -Wextra -I. -o $work/$name $block -lm -pthread && $work/$name"
+    command="$cc -std=c99 -Wall -Wextra -I. -o $work/$name $block -lm -pthread && $work/$name &&
+      grep -qF \"\\\`\$($work/$name | tail -n 1)\\\`\" README.md"
   else
     wrap "$block" > "$work/$name.in.c"
     command="$cc -std=c99 -w -I. -c -o $work/$name.o $work/$name.in.c"
