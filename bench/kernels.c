@@ -1,6 +1,7 @@
 /* kernels.c - decode and prefill against the limits of the machine they run on, in one process.
 
-   run  build/bench/kernels [-o md|csv|json] [-f CSV] [-r ROUNDS] [-s SHAPE] [-t 1] [-l]
+   run  build/bench/kernels [-o md|csv|json] [-f CSV] [-r ROUNDS] [-s SHAPE] [-t THREADS] [-l]
+        -t 16: by 1, 2, 4, 8 and 16 threads; by default 1 and 2
         -s S1, or -l before everything else: a stream of a million tokens, about two minutes
 
    Every round runs each competitor, one after another: the header at each instruction set, a loop
@@ -9,7 +10,7 @@
    one call; where a call is so short that the clock would count, as many calls as make a tenth of
    a millisecond, of every competitor alike. Cold shapes walk so many layers that each call finds
    its keys in no cache. Figures are medians; least and most are shown beside them. One thread is
-   timed by its CPU time; two threads, each on its core, by the wall clock, and only calls without
+   timed by its CPU time; more threads, each on its core, by the wall clock, and only calls without
    a forced task switch count.
 
      isa     who: an instruction set of the header, naive, or read (of the same bytes)
@@ -18,7 +19,7 @@
              a kernel spends on it: int8 keys cost two integer dots (14-bit queries), count as one
      share   the time that the binding limit alone would take over the time taken. The limit is the
              longer of bytes / read and flop / fma (int8: over integer dots); prefill: flop / fma;
-             two threads: a read by two, twice the arithmetic of one core
+             N threads: a read by N, N times the arithmetic of one core
      naive_ratio  naive's time over ours, one thread of naive against all of ours
 
    fma, dots      the peaks, medians over the whole run
@@ -63,6 +64,7 @@ static const shape shapes[] = {
   {"D4", "decode, short rows", 64, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_F16},
   {"D4", "decode, short rows", 64, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_Q8},
   {"D5", "decode, long window", 128, 32, 8, 16380, 4, 1, 16384, 1, LONGCTX_F16},
+  {"D6", "decode, one KV head", 128, 32, 1, 4092, 4, 1, 4096, 0, LONGCTX_F16},
   {"P1", "prefill 512, window 1024", 128, 32, 8, 1024, 0, 512, 4096, 0, LONGCTX_F16},
   {"P2", "prefill 512, causal", 128, 32, 8, 4096, 0, 512, 4096, 0, LONGCTX_F16},
   {"P3", "chunk of 64, window 1024", 128, 32, 8, 1024, 0, 64, 4096, 0, LONGCTX_F16},
@@ -144,7 +146,7 @@ static void stop(sample *s, int threads, int calls)
 
 /* ==== cores ==== */
 
-enum { MOST_THREADS = 2 };
+enum { MOST_THREADS = 64, STEPS = 7 }; /* 1, 2, 4 ... threads */
 #ifdef _OPENMP
 static const int openmp = 1;
 #else
@@ -321,7 +323,8 @@ typedef struct options {
 
 typedef struct bench {
   const shape *s;
-  int layers, calls, threads, n_isas, isas[MOST_ISAS];
+  int layers, calls, n_isas, isas[MOST_ISAS];
+  int steps, threads[STEPS];
   size_t bytes;                 /* of keys and values that one call reads */
   void *block;
   size_t block_bytes;
@@ -329,7 +332,7 @@ typedef struct bench {
   float *q, *k, *v, *out;
   float *naive_k, *naive_v, *scores;
   double flop;
-  sample ours[MOST_ISAS][MOST_THREADS], naive, read[MOST_THREADS];
+  sample ours[MOST_ISAS][STEPS], naive, read[STEPS];
   peaks peaks;
 } bench;
 
@@ -350,14 +353,16 @@ static void bench_make(bench *b, const shape *s, const options *o)
   size_t rows = (size_t)(s->n > 64 ? s->n : 64), keys = (size_t)keys_of(s);
   longctx_desc d;
   longctx_sizes sizes;
-  int i;
+  int i, most;
   memset(b, 0, sizeof *b);
   b->s = s;
   b->bytes = 2 * keys * (size_t)s->kv_heads * (size_t)row_bytes(s->type, s->head_dim);
   b->flop = 4.0 * s->heads * s->head_dim * pairs_of(s);
   b->layers = s->cold ? (int)(COLD / b->bytes) + 1 : 1;
   b->calls = 1 + (int)(5e6 / b->flop);
-  b->threads = b->calls > 1 ? 1 : (int)o->most_threads; /* nobody splits so short a call */
+  most = b->calls > 1 ? 1 : (int)o->most_threads; /* nobody splits so short a call */
+  for (i = 1; i < most; i *= 2) b->threads[b->steps++] = i;
+  b->threads[b->steps++] = most;
   d = longctx_desc_make(b->layers, s->heads, s->kv_heads, s->head_dim, s->window);
   d.sinks = s->sinks;
   d.max_batch = (int)rows;
@@ -375,6 +380,7 @@ static void bench_make(bench *b, const shape *s, const options *o)
   b->naive_k = random_floats(keys * (size_t)(s->kv_heads * s->head_dim));
   b->naive_v = random_floats(keys * (size_t)(s->kv_heads * s->head_dim));
   b->scores = random_floats(keys);
+  use_threads(o->most_threads < s->kv_heads ? (int)o->most_threads : s->kv_heads);
   fill_context(b);
   for (i = 0; longctx_isa_name(i); ++i)
     if (strncmp(longctx_isa_name(i), "scalar", 6) && longctx_set_isa(b->lc, i) == 0)
@@ -387,36 +393,36 @@ static void bench_free(bench *b)
   free(b->naive_k), free(b->naive_v), free(b->scores);
 }
 
-static void time_ours(bench *b, int i, int threads)
+static void time_ours(bench *b, int i, int step)
 {
-  int l, c;
+  int l, c, threads = b->threads[step];
   longctx_set_isa(b->lc, b->isas[i]);
   use_threads(threads);
   for (l = 0; l < b->layers; ++l) {
     start(threads);
     for (c = 0; c < b->calls; ++c) longctx_attend(b->lc, l, b->s->n, b->q, b->k, b->v, b->out);
-    stop(&b->ours[i][threads - 1], threads, b->calls);
+    stop(&b->ours[i][step], threads, b->calls);
   }
 }
 
-static void time_read(bench *b, int threads)
+static void time_read(bench *b, int step)
 {
   const unsigned char *p = (const unsigned char *)b->block;
-  int l, c;
+  int l, c, threads = b->threads[step];
   use_threads(threads);
   for (l = 0; l < b->layers; ++l, p += b->bytes) {
     start(threads);
     for (c = 0; c < b->calls; ++c) read_all(p, b->bytes, threads);
-    stop(&b->read[threads - 1], threads, b->calls);
+    stop(&b->read[step], threads, b->calls);
   }
 }
 
 static void one_round(bench *b)
 {
-  int i, threads;
+  int i, step;
   for (i = 0; i < b->n_isas; ++i)
-    for (threads = 1; threads <= b->threads; ++threads) time_ours(b, i, threads);
-  for (threads = 1; b->s->n == 1 && threads <= b->threads; ++threads) time_read(b, threads);
+    for (step = 0; step < b->steps; ++step) time_ours(b, i, step);
+  for (step = 0; b->s->n == 1 && step < b->steps; ++step) time_read(b, step);
   if (b->s->n == 1) {
     start(1);
     for (i = 0; i < b->calls; ++i)
@@ -488,11 +494,11 @@ static void time_row(const options *o, FILE *csv, const char *name, int type, co
 }
 
 /* us that the binding limit alone would take */
-static double limit_us(bench *b, int threads)
+static double limit_us(bench *b, int step)
 {
-  double read = b->s->n == 1 ? median(&b->read[threads - 1]) : 0;
+  double read = b->s->n == 1 ? median(&b->read[step]) : 0;
   double rate = median(b->s->type == LONGCTX_Q8 && wide ? &b->peaks.dot : &b->peaks.fma);
-  double work = rate > 0 ? b->flop / rate / threads * 1e6 : 0;
+  double work = rate > 0 ? b->flop / rate / b->threads[step] * 1e6 : 0;
   return read > work ? read : work;
 }
 
@@ -502,21 +508,22 @@ static void report(bench *b, const options *o, FILE *csv)
   double bytes = (double)b->bytes, naive = median(&b->naive);
   int i, t;
   for (i = 0; i < b->n_isas; ++i)
-    for (t = 0; t < b->threads; ++t) {
+    for (t = 0; t < b->steps; ++t) {
       double us = median(&b->ours[i][t]);
-      time_row(o, csv, s->name, s->type, longctx_isa_name(b->isas[i]), t + 1, &b->ours[i][t], bytes,
-               b->flop, limit_us(b, t + 1) / us, naive > 0 ? naive / us : -1);
+      time_row(o, csv, s->name, s->type, longctx_isa_name(b->isas[i]), b->threads[t],
+               &b->ours[i][t], bytes, b->flop, limit_us(b, t) / us, naive > 0 ? naive / us : -1);
     }
-  for (t = 0; t < b->threads; ++t)
-    time_row(o, csv, s->name, s->type, "read", t + 1, &b->read[t], bytes, -1, -1, -1);
+  for (t = 0; t < b->steps; ++t)
+    time_row(o, csv, s->name, s->type, "read", b->threads[t], &b->read[t], bytes, -1, -1, -1);
   bytes = 8.0 * keys_of(s) * s->kv_heads * s->head_dim;
   time_row(o, csv, s->name, LONGCTX_F32, "naive", 1, &b->naive, bytes, b->flop, -1, -1);
-  if (b->threads < 2) return;
+  if (b->steps < 2) return;
+  t = b->steps - 1;
   fprintf(stderr, "%s %s: ", s->name, type_name(s->type));
   for (i = 0; i < b->n_isas; ++i)
     fprintf(stderr, "%s%s %d of %d", i ? ", " : "", longctx_isa_name(b->isas[i]),
-            b->ours[i][1].n, b->ours[i][0].n);
-  fprintf(stderr, " samples of two threads count\n");
+            b->ours[i][t].n, b->ours[i][0].n);
+  fprintf(stderr, " samples of %d threads count\n", b->threads[t]);
 }
 
 static void report_peak(const options *o, FILE *csv, const char *name, int type, const char *who,
@@ -705,26 +712,28 @@ static void stream(const options *o, FILE *csv)
 
 int main(int argc, char **argv)
 {
-  options o = {"md", NULL, NULL, 0, MOST_THREADS, 0};
+  options o = {"md", NULL, NULL, 0, 2, 0};
   FILE *csv = NULL;
   static bench b;
   static peaks all;
-  int i, r;
+  int i, r, most;
   const option known[] = {
     {"-o", &o.format, NULL, 0, NULL}, {"-f", &o.file, NULL, 0, NULL},
     {"-r", NULL, &o.rounds, 1, NULL}, {"-s", &o.only, NULL, 0, NULL},
     {"-t", NULL, &o.most_threads, 1, NULL}, {"-l", NULL, NULL, 0, &o.stream},
   };
   parse_options(known, sizeof known / sizeof *known, argc, argv);
-  if (o.most_threads > MOST_THREADS) die("-t", "1 or 2 threads");
+  if (o.most_threads > MOST_THREADS) die("-t", "at most 64 threads");
 #if defined(__x86_64__)
   wide = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
   half = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #endif
   find_cores();
-  if (o.most_threads > 1 && (cores < 2 || !openmp)) {
-    fprintf(stderr, "skipped: two threads (%s)\n", openmp ? "one core allowed" : "no OpenMP");
-    o.most_threads = 1;
+  most = openmp ? cores : 1;
+  if (o.most_threads > most) {
+    fprintf(stderr, "skipped: more threads than %d (%s)\n", most,
+            openmp ? "as many cores are allowed" : "no OpenMP");
+    o.most_threads = most;
   }
   stay_on(0);
   if (o.only && !strcmp(o.only, "S1")) o.stream = 1;

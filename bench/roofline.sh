@@ -120,7 +120,7 @@ set xlabel "operations per byte of keys and values read" offset 0,0.3 textcolor 
 set label "GFLOP/s (int8: Gop/s)" at screen 0.02,0.915 left textcolor rgb roof
 set title "Attention under the machine's roof" offset 0,0.7 font ",20" textcolor rgb roof
 set label "D decode: D1 1,024 keys in cache, D2 4,096, D3 32 KV heads, D4 head_dim 64, \
-D5 16,384 keys" at screen 0.5,0.082 center textcolor rgb faint font ",13" noenhanced
+D5 16,384 keys, D6 one KV head" at screen 0.5,0.082 center textcolor rgb faint font ",13" noenhanced
 set label "P prefill: P1 window 1,024, P2 causal, P3 chunk of 64. \
 S48, S24: head_dim 48, 24, in cache (faster reads)" at screen 0.5,0.052 center textcolor rgb faint \
   font ",13" noenhanced
