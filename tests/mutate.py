@@ -23,7 +23,7 @@ QUICK = [(5, "order"), (10, "golden"), (20, "fuzz_calls", "300"), (20, "window")
 SLOW = [(20, "tools"), (60, "plan"), (90, "state"), (90, "fuzz_state"), (90, "fuzz_calls", "3000"),
         (120, "attend"), (200, "memory"), (300, "feedback"), (90, "compose", "13")]
 NEAR = {"PLAN": "plan", "STATE": "state", "MEMORY": "memory", "FEEDBACK": "feedback"}  # by room
-INSIDE = ("golden", "tools", "state", "fuzz_state", "memory", "feedback")
+INSIDE = ("golden", "tools", "state", "fuzz_state", "memory", "feedback", "threads")
 
 
 def run(command, seconds):

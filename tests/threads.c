@@ -182,6 +182,56 @@ static void test_one_head(void)
   text_free(&x);
 }
 
+/* Parts that split heads take every unit once, and about as many tokens each: at most half a
+   segment more than its share at either end. */
+static void test_even(int kv_heads, int sinks, int memory)
+{
+  enum { SEGMENT = 512 };
+  longctx_desc d = longctx_desc_make(1, kv_heads * 2, kv_heads, 8, 3000);
+  text x;
+  float *out, zero[16] = {0};
+  longctx *lc;
+  lcx_call call;
+  lcx_reach reach;
+  int64_t all = 0, units, i;
+  int parts, p, h;
+  d.sinks = sinks;
+  d.max_threads = 16;
+  d.memory = memory;
+  d.block = memory ? 500 : 0;
+  d.max_batch = 64;
+  x = text_make(&d, 3456, 38);
+  out = text_out(&x);
+  lc = t_new(&d);
+  if (memory) CHECK_EQ(longctx_set_gate(lc, 0, zero), 0);
+  text_run(lc, &x, 0, 3456 - 1, 50, out);
+  lcx_call_make(&call, lc, 0, 1, out);
+  reach = lcx_call_reach(&call);
+  units = lcx_units_of_head(&call, &reach);
+  for (i = 0; i < units; i++) all += lcx_work_of(&call, &reach, i) * kv_heads;
+  t_case("%d KV heads, %d sinks, memory %d", kv_heads, sinks, memory);
+  CHECK(all >= (int64_t)kv_heads * (sinks + 2500) && units <= lc->plan.segments);
+  for (parts = 2; parts <= 16; parts++) {
+    int64_t taken = 0;
+    if (kv_heads % parts == 0) continue;
+    for (p = 0; p < parts; p++) {
+      int64_t share = 0;
+      for (h = 0; h < kv_heads; h++)
+        for (i = 0; i < units; i++) lcx_partial(lc, h, i, 0)[0] = 3e38f;
+      CHECK_EQ(longctx_attend_part(lc, 0, 1, x.q, x.k, x.v, out, p, parts), 0);
+      for (h = 0; h < kv_heads; h++)
+        for (i = 0; i < units; i++)
+          if (lcx_partial(lc, h, i, 0)[0] < 3e38f) share += lcx_work_of(&call, &reach, i);
+      CHECK(share * parts <= all + SEGMENT * parts);
+      taken += share;
+    }
+    CHECK_EQ(taken, all);
+  }
+  free(lc);
+  free(out);
+  text_free(&x);
+}
+
 /* Tiles of 16 and two segments: the span with the oldest key seen may hold the tile that another
    part is writing just now. Bits do not show a read of it, ThreadSanitizer does. */
 static void test_tiles_at_once(void)
@@ -279,6 +329,9 @@ int main(void)
     test_at_once(i);
   }
   test_one_head();
+  test_even(1, 4, 0);
+  test_even(3, 600, 0);
+  test_even(5, 0, LONGCTX_MEMORY_LINEAR);
   test_tiles_at_once();
   test_own_threads();
   test_many_contexts();
