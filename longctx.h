@@ -576,8 +576,13 @@ on regardless."
 #define LCX_TARGET(list) __attribute__((target(list)))
 #else
 #define LCX_UNUSED
+#ifdef _MSC_VER
+#define LCX_INLINE static __forceinline
+#define LCX_OUTLINE static __declspec(noinline)
+#else
 #define LCX_INLINE static inline
 #define LCX_OUTLINE static
+#endif
 #define LCX_TARGET(list)
 #endif
 #if defined(__clang__) && !LCX_SMALL
@@ -605,7 +610,11 @@ on regardless."
 #define LCX_FETCH(p) __builtin_prefetch(p, 0, 2) /* not into the nearest cache: it is full */
 #define LCX_CLEAR(p) __atomic_store_n(p, 0, __ATOMIC_RELAXED) /* parts may do so at once */
 #else
-#define LCX_FETCH(p) ((void)0)
+#if LCX_X86
+#define LCX_FETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
+#else
+#define LCX_FETCH(p) ((void)(p))
+#endif
 #define LCX_CLEAR(p) ((void)(*(p) = 0))
 #endif
 
@@ -5169,6 +5178,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 /* CHANGELOG
      1.1.8  Faster: parts that split KV heads share them out by tokens instead of by segments. One
             KV head and 4,096 tokens: 14 % less time by 4 threads, 21 % by 8. No bit changed.
+            MSVC inlines the kernels and fetches early as other compilers do; its branches are
+            compiled and run by clang now.
      1.1.7  Manual, contracts and the sentences of longctx_check in plainer words; a row no longer
             means a token. Now in room 1: window + sinks within the trained length, kv_from layers
             only read, a non-finite key or value of a sink stays. No bit changed. Fixed: after a

@@ -34,6 +34,13 @@ for test in golden tools kernels window attend memory feedback; do
     if grep -q avx2 /proc/cpuinfo; then \$own/test.exe; else $qemu86 Haswell \$own/test.exe; fi \
       > \$own/log || { cat \$own/log; exit 1; }; tail -n 1 \$own/log"
 done
+grep -q avx512_vnni /proc/cpuinfo && wide=env || wide=avx512
+msvc="-O2 -pthread -include tests/msvc/intrin.h -Itests/msvc -fms-extensions -ffp-contract=off"
+msvc="$msvc -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512vnni -mxsave"
+msvc="$msvc -Wno-unknown-pragmas -Wno-language-extension-token"
+for test in golden tools kernels attend; do
+  runs "$test, the branches for MSVC, by clang in its dialect" $test clang-19 "$msvc" $wide
+done
 golden "i686 with SSE2: 32 bits, native"       gcc-12 "-O2 $m32" env
 golden "i686 with SSE2, clang -O3, native"     clang-19 "-O3 $m32" env
 runs "every misuse, i686" order  gcc-12 "-O2 $m32 -pthread" env
