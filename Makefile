@@ -9,7 +9,7 @@ BUILD  = build
 HEADER = longctx.h
 ENGINE = examples/engine.h examples/model.h examples/matrix.h examples/gguf.h examples/tokenizer.h \
          examples/pretokenizer.h examples/unicode.h examples/file.h examples/recall_text.h \
-         examples/arms.h
+         examples/arms.h examples/words.h
 
 EXAMPLES = 01_hello 02_stream 04_save_restore 05_threads 06_static 07_feedback before after
 TESTS    = tools plan order state window attend memory feedback kernels threads compose golden \

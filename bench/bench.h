@@ -1,4 +1,4 @@
-/* bench.h - what the benches share: giving up, options, clocks, quantiles, an interval.
+/* bench.h - what the benches share: giving up, contexts, options, clocks, quantiles, an interval.
 
    #define BENCH "name" before it is included. */
 #ifndef BENCH_H
@@ -21,6 +21,15 @@ static inline void die(const char *what, const char *why)
 static inline void must(int code)
 {
   if (code != LONGCTX_OK) die("longctx", longctx_error(code));
+}
+
+static inline longctx *make_context(const longctx_desc *d)
+{
+  size_t bytes = longctx_size(d);
+  void *memory = bytes ? malloc(bytes) : NULL;
+  longctx *lc = memory ? longctx_init(memory, bytes, d) : NULL;
+  if (!lc) die("no context", bytes ? "no memory" : longctx_check(d));
+  return lc;
 }
 
 /* ==== options: what an option's value goes to is what is not NULL ==== */

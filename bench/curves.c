@@ -43,7 +43,8 @@
    since the row before: nll and ppl are means over them, latency_s the mean of seconds per token
    (forward pass and commit by the wall clock; scoring is not in it), p50_s and p999_s quantiles of
    the same passes, to 1 %. cpu_p50_s and cpu_p999_s are, too, but of the time that the arm had a
-   core: what other processes take is not in them. overall_ppl is of all tokens so far. kv_bytes and
+   core: what other processes take is not in them. One thread, or OMP_NUM_THREADS: of several, that
+   time is the first one's, its waiting for the others in it. overall_ppl is of all tokens so far. kv_bytes and
    state_bytes are longctx_measure's: ours are there from the first token on; dense counts a context
    as long as its text so far, and what its block has not filled yet is given back to the system, so
    that rss_bytes tells the same. */
@@ -52,10 +53,14 @@
 #define ENGINE_IMPLEMENTATION
 #define BENCH "curves"
 #include "arms.h"
+#include "words.h"
 #include "engine.h"
 #include "recall_text.h"
 #include "bench.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/utsname.h>
@@ -1107,6 +1112,9 @@ int main(int argc, char **argv)
   static source main_source;
   struct sigaction action;
   r.o = options_of(argc, argv);
+#ifdef _OPENMP
+  if (!getenv("OMP_NUM_THREADS")) omp_set_num_threads(1);
+#endif
   if (r.o.sizes) {
     print_sizes();
     return fflush(stdout) ? 1 : 0;

@@ -1,6 +1,7 @@
 /* kernels.c - decode and prefill against the limits of the machine they run on, in one process.
 
    run  build/bench/kernels [-o md|csv|json] [-f CSV] [-r ROUNDS] [-s SHAPE] [-t THREADS] [-l]
+        -r: at most 4,000 samples count, layers times rounds
         -t 16: by 1, 2, 4, 8 and 16 threads; by default 1 and 2
         -s S1, or -l before everything else: a stream of a million tokens, about two minutes
 
@@ -26,10 +27,11 @@
    D2-append      right behind each D2-full, the same call with a window of one: append, rotation
              and conversion, and a single key
    M-plain, -linear, -delta   one token of four layers, commit included, 32 heads on 8, blocks of 128
-             in a window of 2048: without a memory, and with one by either rule, in turn
+             in a window of 2048: without a memory, and with one by either rule, in turn. us is
+             the mean: one token in 16 folds
    F-plain, -feedback   the same in a window of 4096 and blocks of 1024 (TransformerFAM's own), without
-             and with 64 feedback rows; their attend and set at a block's end are part of that token,
-             the caller's layers are not
+             and with 64 feedback rows; their attend and set at a block's end are part of the next
+             token, the caller's layers are not. us is the mean: one token in 1,024 has them
    S1-first, -last, -fresh   one token: the first 2,000 after the window filled, the last 2,000 of a
              million, and the first 2,000 of a second context run in turn with those last */
 #define _GNU_SOURCE 1
@@ -49,29 +51,29 @@ enum { MOST_SAMPLES = 4000, MOST_ISAS = 8, COLD = 128 << 20 };
 /* ==== the shapes ==== */
 
 typedef struct shape {
-  const char *name, *what;
+  const char *name;
   int head_dim, heads, kv_heads, window, sinks, n, keys, cold, type;
 } shape;
 
 static const shape shapes[] = {
-  {"D1", "decode, in cache", 128, 32, 8, 1020, 4, 1, 1024, 0, LONGCTX_F16},
-  {"D1", "decode, in cache", 128, 32, 8, 1020, 4, 1, 1024, 0, LONGCTX_Q8},
-  {"D2", "decode, 4 heads a KV head", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_F16},
-  {"D2", "decode, 4 heads a KV head", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_F32},
-  {"D2", "decode, 4 heads a KV head", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_Q8},
-  {"D3", "decode, every head its own", 128, 32, 32, 4092, 4, 1, 4096, 1, LONGCTX_F16},
-  {"D3", "decode, every head its own", 128, 32, 32, 4092, 4, 1, 4096, 1, LONGCTX_Q8},
-  {"D4", "decode, short rows", 64, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_F16},
-  {"D4", "decode, short rows", 64, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_Q8},
-  {"D5", "decode, long window", 128, 32, 8, 16380, 4, 1, 16384, 1, LONGCTX_F16},
-  {"D6", "decode, one KV head", 128, 32, 1, 4092, 4, 1, 4096, 0, LONGCTX_F16},
-  {"P1", "prefill 512, window 1024", 128, 32, 8, 1024, 0, 512, 4096, 0, LONGCTX_F16},
-  {"P2", "prefill 512, causal", 128, 32, 8, 4096, 0, 512, 4096, 0, LONGCTX_F16},
-  {"P3", "chunk of 64, window 1024", 128, 32, 8, 1024, 0, 64, 4096, 0, LONGCTX_F16},
-  {"S48", "small, in cache", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_F32},
-  {"S48", "small, in cache", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_F16},
-  {"S48", "small, in cache", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_Q8},
-  {"S24", "small, in cache", 24, 4, 4, 128, 0, 1, 128, 0, LONGCTX_F32},
+  {"D1", 128, 32, 8, 1020, 4, 1, 1024, 0, LONGCTX_F16},   /* decode, in cache */
+  {"D1", 128, 32, 8, 1020, 4, 1, 1024, 0, LONGCTX_Q8},    /* decode, in cache */
+  {"D2", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_F16},   /* decode, 4 heads a KV head */
+  {"D2", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_F32},   /* decode, 4 heads a KV head */
+  {"D2", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_Q8},    /* decode, 4 heads a KV head */
+  {"D3", 128, 32, 32, 4092, 4, 1, 4096, 1, LONGCTX_F16},  /* decode, every head its own */
+  {"D3", 128, 32, 32, 4092, 4, 1, 4096, 1, LONGCTX_Q8},   /* decode, every head its own */
+  {"D4", 64, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_F16},    /* decode, short rows */
+  {"D4", 64, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_Q8},     /* decode, short rows */
+  {"D5", 128, 32, 8, 16380, 4, 1, 16384, 1, LONGCTX_F16}, /* decode, long window */
+  {"D6", 128, 32, 1, 4092, 4, 1, 4096, 0, LONGCTX_F16},   /* decode, one KV head */
+  {"P1", 128, 32, 8, 1024, 0, 512, 4096, 0, LONGCTX_F16}, /* prefill 512, window 1024 */
+  {"P2", 128, 32, 8, 4096, 0, 512, 4096, 0, LONGCTX_F16}, /* prefill 512, causal */
+  {"P3", 128, 32, 8, 1024, 0, 64, 4096, 0, LONGCTX_F16},  /* chunk of 64, window 1024 */
+  {"S48", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_F32},      /* small, in cache */
+  {"S48", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_F16},      /* small, in cache */
+  {"S48", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_Q8},       /* small, in cache */
+  {"S24", 24, 4, 4, 128, 0, 1, 128, 0, LONGCTX_F32},      /* small, in cache */
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -280,12 +282,17 @@ static double peak(int lanes, float (*chains)(long))
 
 static uint64_t read_bytes(const unsigned char *p, size_t n)
 {
+  uint64_t sum = 0, x;
+  size_t i;
 #if defined(__x86_64__)
   if (wide) return read_512(p, n);
   if (half) return read_256(p, n);
 #endif
-  (void)p, (void)n;
-  return 0;
+  for (i = 0; i + 8 <= n; i += 8) {
+    memcpy(&x, p + i, 8);
+    sum |= x;
+  }
+  return sum;
 }
 
 static void read_all(const unsigned char *p, size_t n, int threads)
@@ -493,13 +500,13 @@ static void time_row(const options *o, FILE *csv, const char *name, int type, co
   row(o, csv, name, type, who, threads, number);
 }
 
-/* us that the binding limit alone would take */
+/* us that the binding limit alone would take; 0: it is not known */
 static double limit_us(bench *b, int step)
 {
   double read = b->s->n == 1 ? median(&b->read[step]) : 0;
   double rate = median(b->s->type == LONGCTX_Q8 && wide ? &b->peaks.dot : &b->peaks.fma);
   double work = rate > 0 ? b->flop / rate / b->threads[step] * 1e6 : 0;
-  return read > work ? read : work;
+  return rate > 0 && read > work ? read : work;
 }
 
 static void report(bench *b, const options *o, FILE *csv)
@@ -509,9 +516,10 @@ static void report(bench *b, const options *o, FILE *csv)
   int i, t;
   for (i = 0; i < b->n_isas; ++i)
     for (t = 0; t < b->steps; ++t) {
-      double us = median(&b->ours[i][t]);
+      double us = median(&b->ours[i][t]), limit = limit_us(b, t);
       time_row(o, csv, s->name, s->type, longctx_isa_name(b->isas[i]), b->threads[t],
-               &b->ours[i][t], bytes, b->flop, limit_us(b, t) / us, naive > 0 ? naive / us : -1);
+               &b->ours[i][t], bytes, b->flop, limit > 0 ? limit / us : -1,
+               naive > 0 ? naive / us : -1);
     }
   for (t = 0; t < b->steps; ++t)
     time_row(o, csv, s->name, s->type, "read", b->threads[t], &b->read[t], bytes, -1, -1, -1);
@@ -639,10 +647,12 @@ static void memories(const options *o, FILE *csv)
     }
   for (i = 0; i < n; ++i) {
     sample *x = &all[i].token;
-    time_row(o, csv, all[i].name, like.type, longctx_isa_name(longctx_isa(all[i].lc)), 1, x, 0, 0,
-             -1, -1);
+    double number[7] = {0, 0, 0, -1, -1, -1, -1};
     for (sum = 0, t = 0; t < x->n; ++t) sum += x->x[t];
-    mean = sum / x->n;
+    number[0] = mean = sum / x->n;
+    number[1] = quantile_of(x, 0);
+    number[2] = quantile_of(x, 1);
+    row(o, csv, all[i].name, like.type, longctx_isa_name(longctx_isa(all[i].lc)), 1, number);
     if (all[i].memory == 0 && all[i].rows == 0) plain = mean;
     fprintf(stderr, "%s: a token %.1f us, median %.1f, p99.9 %.1f: %.3f times that without\n",
             all[i].what, mean, quantile_of(x, 0.5), quantile_of(x, 0.999), mean / plain);
@@ -723,7 +733,11 @@ int main(int argc, char **argv)
     {"-t", NULL, &o.most_threads, 1, NULL}, {"-l", NULL, NULL, 0, &o.stream},
   };
   parse_options(known, sizeof known / sizeof *known, argc, argv);
+  if (strcmp(o.format, "md") && strcmp(o.format, "csv") && strcmp(o.format, "json"))
+    die("-o", "md, csv or json");
   if (o.most_threads > MOST_THREADS) die("-t", "at most 64 threads");
+  for (i = 0; o.only && i < SHAPES && strcmp(o.only, shapes[i].name); ++i) {}
+  if (i == SHAPES && strcmp(o.only, "S1") && strcmp(o.only, "M")) die("no such shape", o.only);
 #if defined(__x86_64__)
   wide = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw");
   half = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -748,7 +762,7 @@ int main(int argc, char **argv)
     bench_make(&b, s, &o);
     for (r = 0; r < rounds; ++r) one_round(&b);
     report(&b, &o, csv);
-    note(&all.fma, median(&b.peaks.fma));
+    if (b.peaks.fma.n) note(&all.fma, median(&b.peaks.fma));
     if (b.peaks.fma_half.n) note(&all.fma_half, median(&b.peaks.fma_half));
     if (b.peaks.dot.n) note(&all.dot, median(&b.peaks.dot));
     bench_free(&b);

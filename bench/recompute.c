@@ -27,6 +27,10 @@
 #include "tokenizer.h"
 #include "bench.h"
 
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
 /* ==== options ==== */
 
 typedef struct options {
@@ -59,7 +63,7 @@ typedef struct bench {
   engine e;
   int *text;
   size_t n_text;
-  float *logits;     /* [chunk][vocab_size] */
+  float *logits;     /* [vocab_size] */
 } bench;
 
 static void bench_load(bench *b)
@@ -72,7 +76,7 @@ static void bench_load(bench *b)
   if (!b->text) die(b->o.text, error.text);
   tokenizer_free(&t);
   if (engine_init(&b->e, &b->m, (int)b->o.chunk, &error)) die("the engine", error.text);
-  b->logits = malloc((size_t)b->o.chunk * (size_t)b->m.vocab_size * sizeof(float));
+  b->logits = malloc((size_t)b->m.vocab_size * sizeof(float));
   if (!b->logits) die("no memory", "");
 }
 
@@ -81,10 +85,7 @@ static longctx *context_new(const bench *b, int keys, int sinks)
   longctx_desc d = engine_desc(&b->m, keys - sinks);
   d.sinks = sinks;
   d.max_batch = (int)b->o.chunk;
-  size_t bytes = longctx_size(&d);
-  longctx *c = longctx_init(malloc(bytes), bytes, &d);
-  if (!c) die("a context", bytes ? "no memory" : longctx_check(&d));
-  return c;
+  return make_context(&d);
 }
 
 static double now(void) { return seconds(CLOCK_THREAD_CPUTIME_ID); }
@@ -200,8 +201,10 @@ static void compare_one(const bench *b, const char *arm, const double *nll, cons
 static void compare_losses(bench *b, FILE *csv)
 {
   size_t n = (size_t)b->o.samples;
-  double *anew = malloc(3 * n * sizeof *anew), *sinks = anew + n, *window = sinks + n;
+  double *anew = malloc(3 * n * sizeof *anew), *sinks, *window;
   if (!anew) die("no memory", "");
+  sinks = anew + n;
+  window = sinks + n;
   anew_losses(b, anew);
   fprintf(stderr, "the same tokens, streamed\n");
   stream_losses(b, (int)b->o.sinks, sinks);
@@ -219,6 +222,9 @@ int main(int argc, char **argv)
 {
   static bench b;
   b.o = options_of(argc, argv);
+#ifdef _OPENMP
+  omp_set_num_threads(1); /* of which the time is */
+#endif
   bench_load(&b);
   if ((size_t)b.o.tokens + 1 > b.n_text) b.o.tokens = (long)b.n_text - 1;
   if (b.o.samples > b.o.tokens / 2) die("-k", "more than half the text's tokens");

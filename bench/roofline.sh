@@ -9,7 +9,8 @@ if ! command -v gnuplot > /dev/null; then
   exit 0
 fi
 csv=$1 name=$2
-if ! awk -F, '$3 == "read" { read = 1 } $1 == "fma" { fma = 1 } END { exit !(read && fma) }' "$csv"
+if ! awk -F, '$3 == "read" && $4 == 1 && $1 ~ /^D[2-5]$/ { read = 1 }
+    $1 == "fma" && $9 > 0 { fma = 1 } END { exit !(read && fma) }' "$csv"
 then
   echo "no picture: the run has not measured the machine's limits"
   exit 0
@@ -21,6 +22,7 @@ trap 'exit 1' INT TERM
 cpu() { sed -n "s/^$1[[:space:]]*: //p" /proc/cpuinfo 2> /dev/null | head -n 1; }
 machine=${MACHINE:-$(cpu 'model name')}
 [ -n "$machine" ] || machine=$(uname -m)
+day=$(date -r "$csv" +%F)
 isa=$(awk -F, 'NR > 1 && $4 == 1 { has[$3] = 1 }
   END { n = split("avx512 avx2 neon wasm sse2", best, " ")
         for (i = 1; i <= n; ++i) if (best[i] in has) { print best[i]; exit } }' "$csv")
@@ -40,7 +42,7 @@ awk -F, -v work="$work" -v isa="$isa" '
   $1 == "fma" && $3 == isa { fma = $9; next }
   $1 == "dots" { dots = $9; next }
   $1 ~ /-/ { next }
-  $3 == "read" && $1 ~ /^D[2-9]/ { cold[++colds] = $8 }
+  $3 == "read" && $1 ~ /^D[2-5]$/ { cold[++colds] = $8 }
   $3 == "read" && $1 == "D1" && $2 == "float16" { hot = $8 }
   $3 == isa || $3 == "naive" && !($1 in plain) {
     type = $3 == isa ? $2 : "plain"
@@ -120,11 +122,11 @@ set xlabel "operations per byte of keys and values read" offset 0,0.3 textcolor 
 set label "GFLOP/s (int8: Gop/s)" at screen 0.02,0.915 left textcolor rgb roof
 set title "Attention under the machine's roof" offset 0,0.7 font ",20" textcolor rgb roof
 set label "D decode: D1 1,024 keys in cache, D2 4,096, D3 32 KV heads, D4 head_dim 64, \
-D5 16,384 keys, D6 one KV head" at screen 0.5,0.082 center textcolor rgb faint font ",13" noenhanced
+D5 16,384 keys, D6 one KV head, in cache" at screen 0.5,0.082 center textcolor rgb faint font ",13" noenhanced
 set label "P prefill: P1 window 1,024, P2 causal, P3 chunk of 64. \
 S48, S24: head_dim 48, 24, in cache (faster reads)" at screen 0.5,0.052 center textcolor rgb faint \
   font ",13" noenhanced
-set label "$machine, 1 thread, $isa, $(date +%F)" at screen 0.5,0.022 center \
+set label "$machine, 1 thread, $isa, $day" at screen 0.5,0.022 center \
   textcolor rgb faint font ",13" noenhanced
 set key at graph 0.985,0.03 right bottom reverse Left samplen 1 spacing 1.15 textcolor rgb roof
 turn = atan((0.665 * 900 / log10(2 * top)) / (0.87 * 1000 / 4.0939)) * 180 / pi

@@ -25,6 +25,7 @@
 #define BENCH "streameval"
 #include "engine.h"
 #include "tokenizer.h"
+#include "words.h"
 #include "bench.h"
 
 /* ==== options ==== */
@@ -36,7 +37,7 @@ typedef struct options {
 
 static options options_of(int argc, char **argv)
 {
-  options o = { NULL, NULL, "dense,window,sinks", "bench/out/streameval.csv", 16384, 12288, 2, 4,
+  options o = { NULL, NULL, NULL, "bench/out/streameval.csv", 16384, 12288, 2, 4,
                 1024, 20 };
   const option known[] = {
     { "-m", &o.model, NULL, 0, NULL },      { "-t", &o.tokenizer, NULL, 0, NULL },
@@ -69,15 +70,15 @@ static const char *const family_names[] = {
 };
 enum { N_FIRST = sizeof first_names / sizeof *first_names,
        N_FAMILY = sizeof family_names / sizeof *family_names,
-       MOST_BACK = 4096, EVERY = 10, PASS = 64, N_BINS = 8 };
+       EVERY = 10, PASS = 64, N_BINS = 8 };
 
 typedef struct person { int first, family; } person;
 
 typedef struct text {
   uint64_t seed;
-  int order[N_FIRST];            /* each once in N_FIRST lines */
+  int order[N_FIRST];            /* again and again: a name comes back after N_FIRST lines */
   long line;
-  person said[MOST_BACK];        /* of line i, at i % MOST_BACK */
+  person said[N_FIRST];          /* of line i, at i % N_FIRST */
 } text;
 
 static int draw(text *t, int n)
@@ -91,13 +92,13 @@ static person next_person(text *t)
   int at = (int)(t->line % N_FIRST);
   if (t->line == 0)
     for (int i = 0; i < N_FIRST; i++) t->order[i] = i;
-  for (int i = N_FIRST - 1; at == 0 && i > 0; i--) {
+  for (int i = N_FIRST - 1; t->line == 0 && i > 0; i--) {
     int other = draw(t, i + 1), moved = t->order[i];
     t->order[i] = t->order[other];
     t->order[other] = moved;
   }
   person p = { t->order[at], draw(t, N_FAMILY) };
-  t->said[t->line++ % MOST_BACK] = p;
+  t->said[t->line++ % N_FIRST] = p;
   return p;
 }
 
@@ -177,7 +178,7 @@ static void stream(bench *b, longctx *c, long tokens, uint64_t seed, count *bins
     long bin = longctx_position(c) * N_BINS / b->o.tokens;
     if (t.line <= b->o.back || bin >= N_BINS) continue;
     bins[bin].asked++;
-    bins[bin].right += ask(b, c, t.said[(t.line - 1 - b->o.back) % MOST_BACK]);
+    bins[bin].right += ask(b, c, t.said[(t.line - 1 - b->o.back) % N_FIRST]);
   }
 }
 
@@ -211,12 +212,10 @@ static void run_arm(bench *b, const char *arm, int keys, int sinks, long tokens,
 {
   count bins[N_BINS] = { { 0, 0 } };
   longctx_desc d = engine_desc(&b->m, keys - sinks);
-  if (!strstr(b->o.arms, arm)) return;
+  if (!listed(b->o.arms, arm)) return;
   d.sinks = sinks;
   d.max_batch = PASS;
-  size_t bytes = longctx_size(&d);
-  longctx *c = longctx_init(malloc(bytes), bytes, &d);
-  if (!c) die(arm, bytes ? "no memory" : longctx_check(&d));
+  longctx *c = make_context(&d);
   for (long i = 0; i < b->o.streams; i++) {
     fprintf(stderr, "%s, stream %ld of %ld\n", arm, i + 1, b->o.streams);
     longctx_reset(c);
@@ -230,7 +229,9 @@ int main(int argc, char **argv)
 {
   static bench b;
   b.o = options_of(argc, argv);
-  if (b.o.back >= MOST_BACK) die("-b", "too far back");
+  if (b.o.back >= N_FIRST) die("-b", "first names come back after 40 lines");
+  if (!listed(b.o.arms, "dense") && !listed(b.o.arms, "window") && !listed(b.o.arms, "sinks"))
+    die("no such arm", b.o.arms);
   bench_load(&b);
   FILE *csv = fopen(b.o.csv, "w");
   if (!csv) die(b.o.csv, strerror(errno));

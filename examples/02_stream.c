@@ -38,6 +38,7 @@
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION
 #include "arms.h"
+#include "words.h"
 #include "engine.h"
 #include "recall_text.h"
 #include "tokenizer.h"
@@ -509,7 +510,7 @@ static int *recall_text(int64_t tokens, int vocab_size, question *ask)
 }
 
 /* The shipped models that remember; one that is not there is skipped by name. */
-static void add_recall(job_list *list)
+static void add_recall(job_list *list, int64_t tokens)
 {
   static const struct { const char *path, *arms; } shipped[3] = {
     { "examples/models/memory_linear.bin", "recall_window, recall_sinks, memory_linear" },
@@ -526,8 +527,8 @@ static void add_recall(job_list *list)
       continue;
     }
     load_model(&models[i], shipped[i].path);
-    if (!text) text = recall_text(list->o->tokens, m->vocab_size, &ask);
-    source s = { m, text, list->o->tokens, &ask };
+    if (!text) text = recall_text(tokens, m->vocab_size, &ask);
+    source s = { m, text, tokens, &ask };
     longctx_desc blocks = plain_desc(m, 2 * m->block, 0, LONGCTX_POS_CACHE);
     blocks.block = m->block;
     if (i == 0) {
@@ -655,7 +656,7 @@ int main(int argc, char **argv)
   s.text = text;
   list.o = &o;
   add_plain(&list, &s);
-  if (o.recall) add_recall(&list);
+  if (o.recall) add_recall(&list, s.tokens);
   int n_arms = list.processes.n;
   if (n_arms == 0) die("no such arm", o.arms);
   if (o.control) {

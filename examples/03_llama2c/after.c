@@ -41,6 +41,7 @@ static void state_init(state *s, const model *m)
                                         m->trained_len - 4);
   desc.sinks = 4;
   desc.rope = LONGCTX_ROPE_INTERLEAVED;
+  desc.rope_base = m->rope_base;
   size_t bytes = longctx_size(&desc);
   s->context = longctx_init(malloc(bytes), bytes, &desc);
   if (!s->context) exit(1);
@@ -81,6 +82,10 @@ int main(int argc, char **argv)
   if (argc != 4 || model_load(&m, argv[1], &error) ||
       tokenizer_load(&t, argv[2], m.vocab_size, &error)) {
     fprintf(stderr, "%s\n", error.text);
+    return 1;
+  }
+  if (m.n_heads * m.head_dim != m.dim || m.rope_dims != m.head_dim || m.rope_freqs) {
+    fprintf(stderr, "not a model of llama2.c's shape\n");
     return 1;
   }
   state_init(&s, &m);

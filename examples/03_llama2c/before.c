@@ -120,6 +120,10 @@ int main(int argc, char **argv)
     fprintf(stderr, "%s\n", error.text);
     return 1;
   }
+  if (m.n_heads * m.head_dim != m.dim || m.rope_dims != m.head_dim || m.rope_freqs) {
+    fprintf(stderr, "not a model of llama2.c's shape\n");
+    return 1;
+  }
   state_init(&s, &m);
   int steps = atoi(argv[3]), token = TOKEN_BOS;
   if (steps > m.trained_len) steps = m.trained_len;
