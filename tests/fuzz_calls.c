@@ -194,7 +194,7 @@ static void in_parts(model *m, int l, int n, const float *k, const float *v)
                                                       slip & 1 ? parts : -1, parts));
   for (i = 0; i < parts; i++) {
     int part = (i + first) % parts;
-    if (slip == 7 && part == 0) continue;              /* part 0 always has work                 */
+    if (slip == 7 && part == 0) continue;              /* part 0 always leaves a ticket          */
     CALL(0, longctx_attend_part(m->lc, l, n, m->x[Q], k, v, m->x[OUT], part, parts));
   }
   if (slip == 6)
