@@ -389,6 +389,7 @@ static void bench_make(bench *b, const shape *s, const options *o)
   b->scores = random_floats(keys);
   use_threads(o->most_threads < s->kv_heads ? (int)o->most_threads : s->kv_heads);
   fill_context(b);
+  use_threads(1);
   for (i = 0; longctx_isa_name(i); ++i)
     if (strncmp(longctx_isa_name(i), "scalar", 6) && longctx_set_isa(b->lc, i) == 0)
       b->isas[b->n_isas++] = i;

@@ -23,7 +23,7 @@
      window      the last SINKS + WINDOW tokens, nothing else
      sinks       the first SINKS and the last WINDOW tokens, at their positions in the cache
      sinks_text  the same tokens, at their positions in the text
-   and with --recall, on another text of the same length with a pass key at its start:
+   and with --recall, on another text of -n tokens with a pass key at its start:
      recall_window, recall_sinks   the model of memory_linear, its window alone or with 4 sinks
      memory_linear, memory_delta   Infini-attention
      block_window_m1               the feedback model: this block and the one before, no rows
@@ -510,7 +510,7 @@ static int *recall_text(int64_t tokens, int vocab_size, question *ask)
 }
 
 /* The shipped models that remember; one that is not there is skipped by name. */
-static void add_recall(job_list *list, int64_t tokens)
+static void add_recall(job_list *list)
 {
   static const struct { const char *path, *arms; } shipped[3] = {
     { "examples/models/memory_linear.bin", "recall_window, recall_sinks, memory_linear" },
@@ -527,8 +527,8 @@ static void add_recall(job_list *list, int64_t tokens)
       continue;
     }
     load_model(&models[i], shipped[i].path);
-    if (!text) text = recall_text(tokens, m->vocab_size, &ask);
-    source s = { m, text, tokens, &ask };
+    if (!text) text = recall_text(list->o->tokens, m->vocab_size, &ask);
+    source s = { m, text, list->o->tokens, &ask };
     longctx_desc blocks = plain_desc(m, 2 * m->block, 0, LONGCTX_POS_CACHE);
     blocks.block = m->block;
     if (i == 0) {
@@ -656,7 +656,7 @@ int main(int argc, char **argv)
   s.text = text;
   list.o = &o;
   add_plain(&list, &s);
-  if (o.recall) add_recall(&list, s.tokens);
+  if (o.recall) add_recall(&list);
   int n_arms = list.processes.n;
   if (n_arms == 0) die("no such arm", o.arms);
   if (o.control) {

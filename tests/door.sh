@@ -124,6 +124,11 @@ object() {                                             # object CC: imports, glo
   try "$1 imports no files without stdio" "$1 $flags -DLONGCTX_NO_STDIO -c -o $work/$1.n.o impl.c &&
     nm -u $work/$1.n.o | awk '{ print \$NF }' > $work/$1.nu && cat $work/$1.nu &&
     ! grep -Evq '^($libc)\$' $work/$1.nu"
+  if echo 'int main(void) { return 0; }' | $1 -fopenmp -x c - -o "$work/omp" 2> "$work/omp.log"; then
+    try "$1 without OpenMP, though compiled with it" "$1 -std=c99 -O1 -fopenmp \
+      -DLONGCTX_NO_OPENMP -c -o $work/$1.omp.o impl.c &&
+      nm -u $work/$1.omp.o > $work/$1.omp && ! grep -Ei 'omp|kmp' $work/$1.omp"
+  else skip "OpenMP of $1"; fi
   try "$1 has no writable globals" "$1 $flags -c -o $work/$1.g.o impl.c &&
     nm $work/$1.g.o | awk '\$2 ~ /^[bBdDcCgGsS]\$/' > $work/$1.g && cat $work/$1.g &&
     ! grep -q . $work/$1.g"

@@ -232,7 +232,7 @@ static double off_by(const float *got, const double *want, int n)
   int i;
   for (i = 0; i < n; i++) {
     double off = fabs((double)got[i] - want[i]) / fmax(1.0, fabs(want[i]));
-    if (!(off <= worst)) worst = off;
+    worst = t_worse(worst, off);
   }
   return worst;
 }
@@ -260,7 +260,7 @@ static double compare_token(const world *w, const oracle *o, const oracle *r, in
       }
     attention(o, h, q, me, s, n, want);
     off = off_by(out + h * o->dim_v, want, o->dim_v);
-    if (!(off <= worst)) worst = off;
+    worst = t_worse(worst, off);
   }
   free(q);
   return worst;
@@ -286,7 +286,7 @@ static double compare_row(const world *w, const oracle *o, const oracle *r, int 
       }
     attention(o, h, q, me, s, n, want);
     off = off_by(out + h * o->dim_v, want, o->dim_v);
-    if (!(off <= worst)) worst = off;
+    worst = t_worse(worst, off);
   }
   free(q);
   return worst;
@@ -307,12 +307,12 @@ static double compare(const world *w, int layer, const float *logits, int type_k
   o.type_v = type_v;
   oracle_push(&o, w->x.tokens, text_k(&w->x, source, 0), text_v(&w->x, source, 0));
   for (t = 0; t < w->x.tokens; t++)
-    worst = fmax(worst, compare_token(w, &o, fed ? &r : NULL, layer, t, s));
+    worst = t_worse(worst, compare_token(w, &o, fed ? &r : NULL, layer, t, s));
   for (u = 0; fed && source == layer && u < w->updates; u++)
     for (i = 0; i < w->f; i++) {
-      worst = fmax(worst, compare_row(w, &o, &r, layer, u, i, 0, w->after, s));
+      worst = t_worse(worst, compare_row(w, &o, &r, layer, u, i, 0, w->after, s));
       if (u + 1 < w->updates)
-        worst = fmax(worst, compare_row(w, &o, &r, layer, u, i, w->block, w->before, s));
+        worst = t_worse(worst, compare_row(w, &o, &r, layer, u, i, w->block, w->before, s));
     }
   free(s);
   oracle_free(&o);
@@ -380,7 +380,7 @@ static void test_oracle(void)
       plain = compare(&w, 0, logits, 0, 0);
       t_case("oracle: shape %d, %s", i, type_names[type]);
       CHECK_NEAR(off, 0.0, room[type]);
-      worst[type] = fmax(worst[type], off);
+      worst[type] = t_worse(worst[type], off);
       lost[type] = fmax(lost[type], plain);
       free(lc);
       world_free(&w);
@@ -1271,7 +1271,7 @@ static double apart(const double *a, const double *b, int n)
   int i;
   for (i = 0; i < n; i++) {
     double off = fabs(a[i] - b[i]) / fmax(1.0, fabs(b[i]));
-    if (!(off <= worst)) worst = off;
+    worst = t_worse(worst, off);
   }
   return worst;
 }
@@ -1288,10 +1288,10 @@ static void test_two_ways(void)
       a.start = b.start = segments * 6000;
       run_model(&a, 1 + f % 5);
       run_literally(&b);
-      off = fmax(apart(a.hidden, b.hidden, 100 * WIDTH), apart(a.made, b.made, made_numbers(&a)));
+      off = t_worse(apart(a.hidden, b.hidden, 100 * WIDTH), apart(a.made, b.made, made_numbers(&a)));
       t_case("two ways: %d segments, %d rows", segments, f);
       CHECK_NEAR(off, 0.0, 4e-5);
-      worst = fmax(worst, off);
+      worst = t_worse(worst, off);
       model_free(&a);
       model_free(&b);
     }

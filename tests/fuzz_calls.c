@@ -291,7 +291,7 @@ static void ask_oracle(model *m, int l, int i, const record *r)
   oracle_row(&o, m->now.tokens, m->x[Q], want, NULL);
   for (j = 0; j < row; j++) {
     double off = fabs(want[j] - (double)r->out[(size_t)i * row + j]);
-    if (!(off <= error)) error = off;
+    error = t_worse(error, off);
   }
   t_case("call %ld: layer %d, token %d against the oracle", calls, l, m->now.tokens);
   CHECK_NEAR(error, 0.0, allowed[type]);

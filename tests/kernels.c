@@ -41,7 +41,6 @@ static void reflect(mirror *m)                         /* out = in, as it was st
 
 /* ---- 16-bit types: correctly rounded, saturating --------------------------------------------- */
 
-/* Beyond `limit` a value may be held to less than its type could store: sums must not overflow. */
 typedef struct tally { mirror *m; double (*want)(double); float limit; long wrong, seen; } tally;
 
 static void settle(tally *t)
@@ -152,7 +151,7 @@ static void test_bf16(int isa, long random)
   static float value[0x7f80];
   uint32_t h;
   for (h = 0; h < 0x7f80u; h++) value[h] = from_bits(h << 16);
-  test_16_bits("bfloat16", LONGCTX_BF16, oracle_bf16, 0x1p96f, value, 0x7f80, isa, random);
+  test_16_bits("bfloat16", LONGCTX_BF16, oracle_bf16, FLT_MAX, value, 0x7f80, isa, random);
 }
 
 /* ---- float32: nothing is lost ---------------------------------------------------------------- */
@@ -161,13 +160,31 @@ static double itself(double x) { return x; }
 
 static void test_f32(int isa)
 {
-  tally t = { NULL, itself, 0x1p96f, 0, 0 };
+  tally t = { NULL, itself, FLT_MAX, 0, 0 };
   t.m = mirror_new(LONGCTX_F32, isa);
   t_case("float32 on %s", longctx_isa_name(isa));
   feed_random(&t, 1L << 18);
   settle(&t);
   CHECK_EQ(t.wrong, 0);
   mirror_free(t.m);
+}
+
+/* An infinity and a NaN in v are stored as the type's largest number. */
+static void test_no_numbers(int isa)
+{
+  static const double most[4] = { FLT_MAX, 65504.0, 0x1.fep127, FLT_MAX };
+  static const float bad[3] = { INFINITY, -INFINITY, NAN };
+  int type, i;
+  for (type = 0; type < 4; type++) {
+    mirror *m = mirror_new(type, isa);
+    memcpy(m->in, bad, sizeof bad);
+    m->n = 3;
+    t_case("no numbers, type %d on %s", type, longctx_isa_name(isa));
+    reflect(m);
+    for (i = 0; i < 3; i++)
+      CHECK_NEAR(m->out[i] / most[type], i == 1 ? -1.0 : 1.0, type == LONGCTX_Q8 ? 1e-6 : 0.0);
+    mirror_free(m);
+  }
 }
 
 /* ---- int8: one scale a row ------------------------------------------------------------------- */
@@ -231,6 +248,7 @@ int main(void)
     test_bf16(isa, random);
     test_f32(isa);
     test_q8(isa);
+    test_no_numbers(isa);
     first = 0;
   }
   return t_done();

@@ -5,7 +5,8 @@ full=$1
 . tests/rows.sh
 
 row "10^8 tokens into memory" cc "
-  cc -std=c99 -O2 -I. -o \$own/memory tests/memory.c -lm && LONG=1 \$own/memory | tail -n 1"
+  cc -std=c99 -O2 -I. -o \$own/memory tests/memory.c -lm && LONG=1 \$own/memory > \$own/log ||
+    { cat \$own/log; exit 1; }; tail -n 1 \$own/log"
 
 soak() {                                               # soak NAME TOKENS [START]
   row "$1" cc "cc -std=c99 -O2 -I. -o \$own/soak tests/soak.c -lm && \$own/soak $2 $3 > \$own/log ||

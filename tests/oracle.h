@@ -35,10 +35,10 @@ static inline void oracle_of_layer(oracle *o, const longctx_layer *a, const long
 {
   o->window = a->window;
   o->block = a->block;
-  o->positions = a->positions;
   o->scale = (double)a->scale;
   o->softcap = (double)a->softcap;
-  o->rope = keys->rope;              /* a layer that reads another's keys has that one's rope    */
+  o->positions = keys->positions;    /* a layer that reads another's keys has that one's ...     */
+  o->rope = keys->rope;              /* ... positions and rope                                   */
   o->rope_dims = keys->rope_dims;
   o->base = (double)keys->rope_base;
   o->mscale = (double)keys->rope_mscale;

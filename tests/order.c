@@ -118,6 +118,7 @@ static void test_other_arguments(subject *s)
 {
   static const float logits[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
   static const float wrong[4] = { 0.0f, NAN, 0.0f, 0.0f };
+  static const float above[4] = { 0.0f, 0.0f, 0.0f, INFINITY };
   longctx *lc = s->lc;
   int isa = 0;
   while (longctx_isa_name(isa) != NULL) isa++;
@@ -130,6 +131,7 @@ static void test_other_arguments(subject *s)
   REFUSED(s, longctx_set_sink_logits(lc, -1, logits), LONGCTX_E_ARG);
   REFUSED(s, longctx_set_sink_logits(lc, LAYERS, logits), LONGCTX_E_ARG);
   REFUSED(s, longctx_set_sink_logits(lc, 0, wrong), LONGCTX_E_ARG);
+  REFUSED(s, longctx_set_sink_logits(lc, 0, above), LONGCTX_E_ARG);
   REFUSED(s, longctx_seek(lc, -1), LONGCTX_E_ARG);
   REFUSED(s, longctx_seek(NULL, 1), LONGCTX_E_ARG);
   REFUSED(s, longctx_set_isa(NULL, 0), LONGCTX_E_ARG);
@@ -404,6 +406,7 @@ static void test_strings(void)
                                LONGCTX_E_MISMATCH, LONGCTX_E_IO, LONGCTX_E_ISA };
   const size_t n = sizeof codes / sizeof *codes;
   size_t i, j;
+  char version[40];
   t_case("strings");
   CHECK_EQ(LONGCTX_OK, 0);
   CHECK_EQ(LONGCTX_E_ARG, -1);
@@ -418,7 +421,9 @@ static void test_strings(void)
   CHECK(longctx_error(-1000) != NULL);
   CHECK(longctx_error(INT_MIN) != NULL);
   CHECK(longctx_error(INT_MAX) != NULL);
-  CHECK(longctx_version() != NULL && strchr(longctx_version(), '.') != NULL);
+  snprintf(version, sizeof version, "%d.%d.%d", LONGCTX_VERSION_MAJOR, LONGCTX_VERSION_MINOR,
+           LONGCTX_VERSION_PATCH);
+  CHECK(strcmp(longctx_version(), version) == 0);
   CHECK(longctx_isa_name(-1) == NULL);
   CHECK(longctx_isa_name(0) != NULL);
   CHECK(longctx_isa_name(INT_MAX) == NULL);
@@ -426,17 +431,47 @@ static void test_strings(void)
 
 static void test_isa(const longctx_desc *d)
 {
+  static const char *const best[] = { "avx512", "avx2", "neon", "wasm", "sse2", "scalar-fma",
+                                      "scalar" };
   longctx *lc = t_new(d);
-  int isa, given = longctx_isa(lc), able = 0;
+  int isa, given = longctx_isa(lc), able = 0, i;
+  longctx_desc one = *d;
+  size_t bytes = longctx_size(d), n;
+  unsigned char *state = t_state(lc, &n);
+  void *mem;
+  FILE *file;
+  one.max_threads = 1;                                 /* load's, which may need more            */
+  if (bytes < longctx_size(&one)) bytes = longctx_size(&one);
+  mem = t_memory(bytes);
   t_case("isa");
   CHECK(longctx_isa_name(given) != NULL);
   for (isa = 0; longctx_isa_name(isa) != NULL; isa++) {
     int r = longctx_set_isa(lc, isa);
-    if (r == LONGCTX_OK) able++, CHECK_EQ(longctx_isa(lc), isa);
-    else CHECK_EQ(r, LONGCTX_E_ISA);
+    if (r != LONGCTX_OK) { CHECK_EQ(r, LONGCTX_E_ISA); continue; }
+    able++;
+    CHECK_EQ(longctx_isa(lc), isa);
+    longctx_reset(lc);                                 /* reset and copy keep it ...             */
+    CHECK_EQ(longctx_isa(lc), isa);
+    CHECK_EQ(longctx_copy(mem, bytes, lc), LONGCTX_OK);
+    CHECK_EQ(longctx_isa((longctx *)mem), isa);
+    CHECK(longctx_open(mem, bytes, NULL) != NULL);     /* ... open and load choose anew          */
+    CHECK_EQ(longctx_isa((longctx *)mem), given);
+    file = t_file(state, n);
+    CHECK(longctx_load(mem, bytes, file, NULL) != NULL);
+    CHECK_EQ(longctx_isa((longctx *)mem), given);
+    fclose(file);
   }
+  for (i = 0; i < 7; i++)
+    for (isa = 0; longctx_isa_name(isa) != NULL; isa++)
+      if (strcmp(longctx_isa_name(isa), best[i]) == 0 && longctx_set_isa(lc, isa) == LONGCTX_OK) {
+        CHECK_EQ(given, isa);
+        i = 7;
+        break;
+      }
   CHECK(able >= 1);
   CHECK_EQ(longctx_set_isa(lc, given), LONGCTX_OK);
+  free(mem);
+  free(state);
   free(lc);
 }
 

@@ -74,6 +74,13 @@ static void test_bad_counts(void)
   REFUSE(max_threads, -1);
   REFUSE(max_threads, INT_MIN);
   REFUSE(max_threads, 1025);
+  REFUSE(n_layers, 65537);                             /* one above the bounds                   */
+  REFUSE(n_heads, 65538);
+  REFUSE(head_dim, 577);
+  REFUSE(head_dim_v, 577);
+  REFUSE(window, (1 << 30) + 1);
+  REFUSE(sinks, (1 << 30) + 1);
+  REFUSE(max_batch, (1 << 20) + 1);
 }
 
 static void test_bad_kinds(void)
@@ -328,6 +335,13 @@ static void test_bad_layers(void)
   layers[0].kv_from = 0;
   d.layers = layers;
   refuse(&d, "kv_from");                               /* the first layer, of itself             */
+  layers[0].kv_from = -1;
+  accept(&d, "two layers");
+  d.window = 0;
+  refuse(&d, "window");                                /* the desc's own, unused, must be valid  */
+  d.window = 12;
+  d.softcap = -1.0f;
+  refuse(&d, "softcap");
 }
 
 /* A reader: of a layer with its own keys, no wider than that, in the same blocks. */
@@ -469,6 +483,36 @@ static void test_resolved(void)
   free(lc);
 }
 
+/* A layer's 0 is derived, not taken from the desc; a reader shows its own fields. */
+static void test_resolved_layers(void)
+{
+  longctx_desc d = plain(), r;
+  longctx_layer layers[2];
+  longctx *lc;
+  d.rope_base = 500.0;
+  d.rope_mscale = 1.25f;
+  d.scale = 0.5f;
+  layers[0] = layers[1] = longctx_layer_make(&d);
+  layers[0].rope_base = layers[0].rope_mscale = layers[0].scale = 0;
+  layers[0].rope_dims = layers[0].block = 0;
+  layers[1].kv_from = 0;
+  layers[1].rope = LONGCTX_ROPE_INTERLEAVED;
+  layers[1].positions = LONGCTX_POS_TEXT;
+  d.layers = layers;
+  lc = t_new(&d);
+  r = longctx_get_desc(lc);
+  t_case("resolved layers");
+  CHECK_NEAR(r.layers[0].rope_base, 10000.0, 0.0);
+  CHECK_NEAR(r.layers[0].rope_mscale, 1.0, 0.0);
+  CHECK_NEAR(r.layers[0].scale, 1.0 / sqrt(8.0), 1e-7);
+  CHECK_EQ(r.layers[0].rope_dims, 8);
+  CHECK_EQ(r.layers[0].block, 1);
+  CHECK_EQ(r.layers[1].rope, LONGCTX_ROPE_INTERLEAVED);
+  CHECK_EQ(r.layers[1].positions, LONGCTX_POS_TEXT);
+  CHECK_NEAR(r.layers[1].rope_base, 500.0, 0.0);
+  free(lc);
+}
+
 /* What the caller pointed at was copied: pointers of the resolved desc lead into the block. */
 static void test_copied(void)
 {
@@ -562,13 +606,18 @@ static void test_frugal(void)
   size_t i;
   for (i = 0; i < sizeof windows / sizeof *windows; i++) {
     longctx_desc d = longctx_desc_make(1, 4, 4, 64, windows[i]);
-    longctx_sizes sizes;
+    longctx_sizes sizes, without;
     t_case("window %d", windows[i]);
     if (!CHECK_EQ(longctx_measure(&d, &sizes), LONGCTX_OK)) continue;
     CHECK((long double)sizes.window >= least_bytes(&d));
     CHECK((long double)sizes.window <= 1.3L * least_bytes(&d));
     CHECK(sizes.window + sizes.scratch < sizes.total);
-    CHECK(sizes.state < sizes.total);
+    CHECK_EQ(sizes.state + sizes.scratch, sizes.total);
+    without = sizes;
+    d.sinks = 100;
+    CHECK_EQ(longctx_measure(&d, &sizes), LONGCTX_OK);
+    CHECK(sizes.window - without.window >= 4 * 100 * 2 * 64 * 4);   /* in float32              */
+    CHECK(sizes.window < sizes.state);
   }
 }
 
@@ -909,6 +958,7 @@ int main(void)
   test_odd_head_dim();
   test_makers();
   test_resolved();
+  test_resolved_layers();
   test_copied();
   test_overflow();
   test_frugal();

@@ -26,7 +26,7 @@ for test in order memory feedback; do
   watched MSan clang "-fsanitize=memory $one" "$test"
 done
 # sse2: clang's TSan does not see loads of 32 bytes
-watched TSan clang "-fsanitize=thread -DLONGCTX_NO_DISPATCH" threads quick
+watched TSan clang "-fsanitize=thread -DLONGCTX_NO_DISPATCH" threads
 
 row "order under valgrind" "cc valgrind" "
   cc -std=c99 -O2 -pthread -o \$own/test tests/order.c -lm &&

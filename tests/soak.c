@@ -78,7 +78,7 @@ static double off(int64_t start, int64_t token, const float *out)
     }
     for (i = 0; i < DIM; i++) {
       double d = fabs(o[i] / sum - (double)out[h * DIM + i]);
-      if (!(d <= worst)) worst = d;
+      worst = t_worse(worst, d);
     }
   }
   return worst;

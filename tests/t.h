@@ -115,6 +115,9 @@ static inline int t_done(void)
   return t_failed != 0;
 }
 
+/* The larger of two errors; NaN if either is: fmax, and a comparison, would drop it. */
+static inline double t_worse(double a, double b) { return a >= b || a != a ? a : b; }
+
 /* ---- numbers --------------------------------------------------------------------------------- */
 
 static inline uint64_t t_u64(uint64_t *seed)

@@ -262,7 +262,7 @@ static void test_widen(void)
       }
 }
 
-/* bfloat16 from 2^96 up, which no score survives: the numbers themselves, the middles between two,
+/* bfloat16 from 2^96 up: the numbers themselves, the middles between two,
    the floats beside both; beyond the largest one all are that one, with their sign. */
 static void test_large_bf16(void)
 {

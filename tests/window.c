@@ -133,7 +133,7 @@ static double check_against(const text *x, oracle *o, int layer, const float *ou
     oracle_row(o, t, text_q(x, layer, t), want, NULL);
     for (i = 0; i < x->out_row; i++) {
       double off = fabs((double)out[text_at(x, layer, t) * x->out_row + i] - want[i]);
-      if (!(off <= worst)) worst = off;
+      worst = t_worse(worst, off);
     }
   }
   CHECK_NEAR(worst, 0.0, room);
@@ -237,6 +237,7 @@ static void make_layers(longctx_desc *d, longctx_layer *layer)
   layer[2].softcap = 3.0f;
   layer[3].window = 4;
   layer[3].scale = 0.5f;
+  layer[3].positions = LONGCTX_POS_TEXT;               /* ignored: its source's apply            */
   layer[3].kv_from = 1;
   d->layers = layer;
 }
@@ -259,7 +260,7 @@ static longctx_desc desc_of_layer(const longctx_desc *all, int l)
   d.sinks = all->sinks;
   d.max_batch = all->max_batch;
   d.block = a->block;
-  d.positions = a->positions;
+  d.positions = keys->positions;
   d.scale = a->scale;
   d.softcap = a->softcap;
   d.rope = keys->rope;
@@ -462,7 +463,7 @@ static void test_shift(void)
       text_run(lc, &x, 0, 120, 1, s ? out : base);
       if (s)
         for (i = 0; i < text_out_floats(&x); i++)
-          worst = fmax(worst, fabs((double)out[i] - (double)base[i]));
+          worst = t_worse(worst, fabs((double)out[i] - (double)base[i]));
       t_case("shift, block %d, start %ld", block, (long)starts[s]);
       CHECK_NEAR(worst, 0.0, 4e-6);
       free(lc);
@@ -494,7 +495,7 @@ static void test_constant_scores(void)
   nudge(x.k, x.k_row * 100, 2.0f);
   text_run(two, &x, 0, 100, 1, b);
   for (i = 0; i < text_out_floats(&x); i++)
-    worst = fmax(worst, fabs((double)a[i] - (double)b[i]));
+    worst = t_worse(worst, fabs((double)a[i] - (double)b[i]));
   t_case("constant added to every score");
   CHECK_NEAR(worst, 0.0, 4e-6);
   free(one);
