@@ -121,11 +121,10 @@ set ytics ("3" 3, "10" 10, "30" 30, "100" 100, "300" 300, "1,000" 1000)
 set xlabel "operations per byte of keys and values read" offset 0,0.3 textcolor rgb roof
 set label "GFLOP/s (int8: Gop/s)" at screen 0.02,0.915 left textcolor rgb roof
 set title "Attention under the machine's roof" offset 0,0.7 font ",20" textcolor rgb roof
-set label "D decode: D1 1,024 keys in cache, D2 4,096, D3 32 KV heads, D4 head_dim 64, \
-D5 16,384 keys, D6 one KV head, in cache" at screen 0.5,0.082 center textcolor rgb faint font ",13" noenhanced
-set label "P prefill: P1 window 1,024, P2 causal, P3 chunk of 64. \
-S48, S24: head_dim 48, 24, in cache (faster reads)" at screen 0.5,0.052 center textcolor rgb faint \
-  font ",13" noenhanced
+set label "Decode: D1 1,024 keys, D2 4,096, D3 32 KV heads, D4 head_dim 64, D5 16,384 keys, \
+D6 one KV head" at screen 0.5,0.082 center textcolor rgb faint font ",13" noenhanced
+set label "Prefill: P1 window 1,024, P2 causal, P3 chunk of 64. S48, S24: head_dim. \
+D1, D6, S: in cache" at screen 0.5,0.052 center textcolor rgb faint font ",13" noenhanced
 set label "$machine, 1 thread, $isa, $day" at screen 0.5,0.022 center \
   textcolor rgb faint font ",13" noenhanced
 set key at graph 0.985,0.03 right bottom reverse Left samplen 1 spacing 1.15 textcolor rgb roof
