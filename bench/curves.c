@@ -44,10 +44,10 @@
    (forward pass and commit by the wall clock; scoring is not in it), p50_s and p999_s quantiles of
    the same passes, to 1 %. cpu_p50_s and cpu_p999_s are, too, but of the time that the arm had a
    core: what other processes take is not in them. One thread, or OMP_NUM_THREADS: of several, that
-   time is the first one's, its waiting for the others in it. overall_ppl is of all tokens so far. kv_bytes and
-   state_bytes are longctx_measure's: ours are there from the first token on; dense counts a context
-   as long as its text so far, and what its block has not filled yet is given back to the system, so
-   that rss_bytes tells the same. */
+   time is the first one's, its waiting for the others in it. overall_ppl is of all tokens so far.
+   kv_bytes and state_bytes are longctx_measure's: ours are there from the first token on; dense
+   counts a context as long as its text so far, and what its block has not filled yet is given back
+   to the system, so that rss_bytes tells the same. */
 #define _GNU_SOURCE 1
 #define LONGCTX_IMPLEMENTATION
 #define ENGINE_IMPLEMENTATION

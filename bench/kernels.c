@@ -3,7 +3,7 @@
    run  build/bench/kernels [-o md|csv|json] [-f CSV] [-r ROUNDS] [-s SHAPE] [-t THREADS] [-l]
         -r: at most 4,000 samples count, layers times rounds
         -t 16: by 1, 2, 4, 8 and 16 threads; by default 1 and 2
-        -s S1, or -l before everything else: a stream of a million tokens, about two minutes
+        -s S1, or -l before everything else: a stream of a million tokens, three minutes
 
    Every round runs each competitor, one after another: the header at each instruction set, a loop
    as a user would write it (naive.c, float32), a read of the same bytes, fused multiply-adds in

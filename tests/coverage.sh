@@ -10,7 +10,7 @@
 cd "$(dirname "$0")/.." || exit 1
 top=$PWD own=$PWD/build/coverage
 linked="order plan window attend kernels fuzz_calls"
-inside="tools state memory feedback threads"                   # they look inside: built with the header
+inside="tools state memory feedback threads"           # they look inside: built with the header
 clang="clang-19 -std=c99 -O1 -w -fopenmp -fprofile-instr-generate -I$top -I$top/examples -pthread"
 clang="$clang -fprofile-update=atomic"                 # threads count, too, and lose nothing
 count="-fcoverage-mapping -fcoverage-mcdc -DLONGCTX_ASSERT(x)=((void)0) unit.c"

@@ -262,8 +262,8 @@ static void test_widen(void)
       }
 }
 
-/* bfloat16 from 2^96 up: the numbers themselves, the middles between two,
-   the floats beside both; beyond the largest one all are that one, with their sign. */
+/* bfloat16 from 2^96 up: the numbers themselves, the middles between two, the floats beside both;
+   beyond the largest one all are that one, with their sign. */
 static void test_large_bf16(void)
 {
   uint32_t h;
