@@ -3240,8 +3240,8 @@ static int64_t lcx_first_seen(const lcx_layer *y, int64_t after, int64_t t)
 }
 
 /* What queries see: so many sinks and feedback rows, and the window's tokens at positions
-   from..to-1 (none if to <= from: all are sinks). It is cut into segments in this order, each kind's
-   oldest first. */
+   from..to-1 (none if to <= from: all are sinks). It is cut into segments in this order, each
+   kind's oldest first. */
 typedef struct lcx_reach { int64_t sinks, fed, from, to; } lcx_reach;
 
 /* What the queries of tokens first..last see (since < 0), or those of the feedback rows set at
@@ -5177,8 +5177,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.8  Faster: parts that split KV heads share them out by tokens instead of by segments: of one
-            KV head the longest of 4 or 8 parts has up to a third less to do. No bit changed.
+     1.1.8  Faster: parts that split KV heads share them out by tokens instead of by segments: of
+            one KV head the longest of 4 or 8 parts has up to a third less to do. No bit changed.
             MSVC inlines the kernels and fetches early as other compilers do; its branches are
             compiled and run by clang now.
      1.1.7  Manual, contracts and the sentences of longctx_check in plainer words; a row no longer
