@@ -1,4 +1,4 @@
-/* longctx.h 1.1.8 - an endless context in a fixed amount of memory, for any transformer.
+/* longctx.h 1.1.9 - an endless context in a fixed amount of memory, for any transformer.
 
    One C99 / C++11 header, libc only. It replaces the attention loop of a forward pass: give it each
    layer's q, k, v, and from then on memory and time per token never grow.
@@ -196,7 +196,7 @@
 
 #define LONGCTX_VERSION_MAJOR 1
 #define LONGCTX_VERSION_MINOR 1
-#define LONGCTX_VERSION_PATCH 8
+#define LONGCTX_VERSION_PATCH 9
 
 #if !defined(LONGCTX_STATIC) && defined(__cplusplus)
 #define LONGCTX_API extern "C"
@@ -4665,16 +4665,19 @@ static float lcx_sum_of(const float *lane)
   return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
-/* Prefetches int8's scales: read all at once, after what they scale, they would stall. Inline, or
-   gcc 12 drops it as having no effect. */
-LCX_INLINE void lcx_fetch_scales(const lcx_store *st, const lcx_span *sp)
+/* Prefetches what int8's kernels would wait for: the span's scales, read all at once after what they
+   scale; and for several rows the next span's last 2 KB, because pv asks for values faster than
+   memory sends them. Inline, or gcc 12 drops it as having no effect. */
+LCX_INLINE void lcx_fetch_q8(const lcx_store *st, const lcx_span *sp, int rows)
 {
-  int g;
+  int g, last;
   if (st->type_k != LONGCTX_Q8 && st->type_v != LONGCTX_Q8) return;
   for (g = 0; g < 4; ++g) {
     LCX_FETCH(sp->tile[g] + st->scale_k + 4 * sp->at[g]);
     LCX_FETCH(sp->tile[g] + st->scale_v + 4 * sp->at[g]);
   }
+  last = rows > 1 && sp->ahead != 0 ? lcx_min(2048, (int)st->bytes) : 0;
+  for (; last > 0; last -= 64) LCX_FETCH(sp->tile[0] + sp->ahead + st->bytes - last);
 }
 
 /* All rows over one segment of a store: m, l and o. */
@@ -4711,7 +4714,7 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
     LONGCTX_ASSERT(all.first < all.last); /* the rows' views leave no gap */
     stored = lcx_span_at(store, ring, slot);
     stored.fetch_alone = w->fetch_alone;
-    lcx_fetch_scales(store, &stored);
+    lcx_fetch_q8(store, &stored, w->n);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->wide_keys);
     if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals);
     lcx_qk(shape_k, sk, span_k, w, w->q[s.which], all);
@@ -5177,6 +5180,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
+     1.1.9  Faster: int8 with several query heads to a KV head, over keys in no cache (the values'
+            last lines are asked for earlier: about a tenth on avx512). No bit changed.
      1.1.8  Faster: parts that split KV heads share them out by tokens instead of by segments: of
             one KV head the longest of 4 or 8 parts has up to a third less to do. No bit changed.
             MSVC inlines the kernels and fetches early as other compilers do; its branches are

@@ -1,5 +1,11 @@
 /* threads.c: any number of parts, in any order, one after another or at once: the same bits.
    Build it with -pthread; once more with -fopenmp, where attend itself uses threads. */
+#if defined(_OPENMP) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
+#define COUNTS_FORKS 1                                 /* gcc's way into a parallel region         */
+#define _GNU_SOURCE 1
+#include <dlfcn.h>
+#include <omp.h>
+#endif
 #include "text.h"
 
 #include <pthread.h>
@@ -292,6 +298,56 @@ static void test_own_threads(void)
   }
 }
 
+#ifdef COUNTS_FORKS
+static int forks;
+
+typedef void region(void (*work)(void *), void *data, unsigned threads, unsigned flags);
+region GOMP_parallel;
+
+void GOMP_parallel(void (*work)(void *), void *data, unsigned threads, unsigned flags)
+{
+  region *real;
+  void *found = dlsym(RTLD_NEXT, "GOMP_parallel");     /* memcpy: C has no such cast               */
+  memcpy(&real, &found, sizeof real);
+  if (threads != 1) forks++;
+  real(work, data, threads, flags);
+}
+
+/* A call forks once; where KV heads have to be split, once per as many whole tokens as make at most
+   96 queries to a KV head. */
+static void test_forks(void)
+{
+  static const struct { int kv_heads, group, n, forks; } cases[] = {
+      { 3, 4, 1, 1 },  { 3, 4, 60, 1 }, { 6, 4, 60, 1 }, { 1, 4, 1, 1 },  { 1, 4, 24, 1 },
+      { 1, 4, 25, 2 }, { 1, 4, 60, 3 }, { 2, 4, 60, 3 }, { 1, 96, 3, 3 }, { 1, 50, 3, 3 },
+      { 1, 7, 39, 3 }, { 1, 7, 40, 4 }, { 1, 97, 3, 0 } };
+  enum { KEYS = 2100 };
+  int i, most = omp_get_max_threads();
+  omp_set_num_threads(3);
+  for (i = 0; i < (int)(sizeof cases / sizeof *cases); i++) {
+    int kv = cases[i].kv_heads, heads = kv * cases[i].group;
+    longctx_desc d = longctx_desc_make(1, heads, kv, 8, KEYS);
+    text x;
+    float *out;
+    longctx *lc;
+    d.max_batch = 60;
+    d.max_threads = 3;
+    x = text_make(&d, KEYS + 60, 41);
+    out = text_out(&x);
+    lc = t_new(&d);
+    text_run(lc, &x, 0, KEYS, 60, out);
+    forks = 0;
+    t_case("%d KV heads, %d queries to each, %d tokens", kv, cases[i].group, cases[i].n);
+    text_run(lc, &x, KEYS, KEYS + cases[i].n, cases[i].n, out);
+    CHECK_EQ(forks, cases[i].forks);
+    free(lc);
+    free(out);
+    text_free(&x);
+  }
+  omp_set_num_threads(most);
+}
+#endif
+
 /* Contexts share nothing: many at once, each in its own thread, first calls and all. */
 typedef struct own { pthread_t thread; const text *x; float *out; } own;
 
@@ -348,6 +404,9 @@ int main(void)
   test_even(5, 0, LONGCTX_MEMORY_LINEAR);
   test_tiles_at_once();
   test_own_threads();
+#ifdef COUNTS_FORKS
+  test_forks();
+#endif
   test_many_contexts();
   return t_done();
 }
