@@ -150,7 +150,6 @@ static void test_grid(void)
 {
   static const float logits[24] = { 0.5f, -1.0f, 2.0f, 0.0f, 1.0f, -3.0f, 0.1f, 0.7f };
   static const double room[4] = { 2e-6, 1e-3, 8e-3, 3e-2 };
-  static const char *const names[4] = { "float32", "float16", "bfloat16", "int8" };
   double worst[4] = { 0.0, 0.0, 0.0, 0.0 };
   uint64_t seed = 2024;
   size_t i, j;
@@ -164,14 +163,14 @@ static void test_grid(void)
         if (type && (int)(i + j) % 3 != type - 1) continue;
         t_case("head_dim %d dim_v %d heads %d/%d rope %d of %d alibi %g softcap %g type %s",
                dims[i], d.head_dim_v, d.n_heads, d.n_kv_heads, d.rope, d.rope_dims,
-               (double)d.alibi_max_bias, (double)d.softcap, names[type]);
+               (double)d.alibi_max_bias, (double)d.softcap, t_type_names[type]);
         rms = try_grid(d, type, sink, &seed);
         CHECK_NEAR(rms, 0.0, room[type]);
         worst[type] = fmax(worst[type], rms);
       }
     }
   for (type = 0; type < 4; type++)
-    printf("grid, %s: worst relative error %.2g\n", names[type], worst[type]);
+    printf("grid, %s: worst relative error %.2g\n", t_type_names[type], worst[type]);
 }
 
 /* ALiBi for every number of heads, a power of two or not; biases are small, so that far keys
@@ -216,7 +215,6 @@ static void test_alibi(void)
 /* 4096 keys of N(0, 1), head_dim 128: what a stored type costs, and the header's own share. */
 static void test_types(void)
 {
-  static const char *const names[4] = { "float32", "float16", "bfloat16", "int8" };
   static const double room[4] = { 2e-6, 4e-4, 3e-3, 1.2e-2 };
   longctx_desc d = longctx_desc_make(1, 4, 2, 128, 4096);
   int type;
@@ -232,8 +230,9 @@ static void test_types(void)
     e = compare(&x, out, 4096 - 8, NULL, 0);
     own = compare(&x, out, 4096 - 8, NULL, 1);
     printf("4096 keys, head_dim 128, %s: relative RMS error %.3g of %.2g allowed, "
-           "%.2g beside rounding\n", names[type], error_rms(&e), room[type], error_rms(&own));
-    t_case("type %s", names[type]);
+           "%.2g beside rounding\n", t_type_names[type], error_rms(&e), room[type],
+           error_rms(&own));
+    t_case("type %s", t_type_names[type]);
     CHECK_NEAR(error_rms(&e), 0.0, room[type]);
     free(out);
     text_free(&x);

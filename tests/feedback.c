@@ -9,7 +9,6 @@
 #include "text.h"
 #include "feedback_golden.h"
 
-static const char *const type_names[4] = { "float32", "float16", "bfloat16", "int8" };
 static const float some_logits[16] = { 0.5f, -1.0f, 2.0f, 0.0f, 1.0f, -3.0f, 0.1f, 0.7f,
                                        0.5f, -1.0f, 2.0f, 0.0f, 1.0f, -3.0f, 0.1f, 0.7f };
 
@@ -110,15 +109,6 @@ static longctx *new_at(const longctx_desc *d, int64_t start, const float *logits
     if (d->layers ? d->layers[l].memory : d->memory)
       CHECK_EQ(longctx_set_gate(lc, l, some_logits), LONGCTX_OK);
   return lc;
-}
-
-static void same_states(const longctx *a, const longctx *b)
-{
-  size_t n, m;
-  unsigned char *x = t_state(a, &n), *y = t_state(b, &m);
-  if (CHECK_EQ(n, m)) CHECK_SAME(x, y, n);
-  free(x);
-  free(y);
 }
 
 static void same_worlds(const world *a, const world *b)
@@ -378,7 +368,7 @@ static void test_oracle(void)
       feed(lc, &w, 0, w.x.tokens, 0);
       off = compare(&w, 0, logits, type, type);
       plain = compare(&w, 0, logits, 0, 0);
-      t_case("oracle: shape %d, %s", i, type_names[type]);
+      t_case("oracle: shape %d, %s", i, t_type_names[type]);
       CHECK_NEAR(off, 0.0, room[type]);
       worst[type] = t_worse(worst[type], off);
       lost[type] = fmax(lost[type], plain);
@@ -386,7 +376,7 @@ static void test_oracle(void)
       world_free(&w);
     }
   for (type = 0; type < 4; type++)
-    printf("%s: largest error %.1e, to float32 keys and values %.1e\n", type_names[type],
+    printf("%s: largest error %.1e, to float32 keys and values %.1e\n", t_type_names[type],
            worst[type], lost[type]);
 }
 
@@ -479,11 +469,6 @@ static void test_off(void)
 
 /* ---- the same bits --------------------------------------------------------------------------- */
 
-static int is_fused(const char *name)
-{
-  return strcmp(name, "scalar") != 0 && strcmp(name, "sse2") != 0 && strcmp(name, "wasm") != 0;
-}
-
 /* The whole text in chunks and parts, the last part first; NULL without the instruction set. */
 static longctx *run_parts(const longctx_desc *d, world *w, int isa, int chunk)
 {
@@ -521,7 +506,7 @@ static void test_class(int i, int fused)
   a = world_make(&d, s->tokens, s->start, 80);
   b = world_make(&d, s->tokens, s->start, 80);
   for (isa = 0; longctx_isa_name(isa) != NULL; isa++)
-    for (k = 0; k < 4 && is_fused(longctx_isa_name(isa)) == fused; k++) {
+    for (k = 0; k < 4 && t_is_fused(longctx_isa_name(isa)) == fused; k++) {
       longctx *lc;
       d.max_threads = counts[k];
       d.max_batch = k == 0 ? 19 : k == 1 ? 1 : 7 * k;
@@ -530,7 +515,7 @@ static void test_class(int i, int fused)
       if (lc == NULL) break;
       if (first == NULL) { first = lc; continue; }
       same_worlds(&a, &b);
-      if (k == 0) same_states(first, lc);              /* max_batch is part of a state           */
+      if (k == 0) t_same_states(first, lc);            /* max_batch is part of a state           */
       free(lc);
     }
   free(first);
@@ -572,7 +557,7 @@ static longctx *another(const longctx *lc, const longctx_desc *d, int way)
   fclose(file);
   free(state);
   if (!CHECK(next != NULL)) { printf("[%s]: %s\n", t_label, longctx_error(error)); exit(t_done()); }
-  same_states(lc, next);
+  t_same_states(lc, next);
   return next;
 }
 
@@ -585,7 +570,7 @@ static void go_on(const longctx *lc, const longctx_desc *d, const longctx *whole
     longctx *next = another(lc, d, way);
     feed(next, got, t, 45, 0);
     same_worlds(want, got);
-    same_states(next, whole);
+    t_same_states(next, whole);
     free(next);
   }
 }
@@ -627,7 +612,7 @@ static void test_life(void)
         longctx *twin = another(lc, &d, 1);
         text_step(lc, &got.x, t, longctx_room(lc), got.out);
         t_case("life: memory %d, token %d, open batch", memory, t);
-        same_states(lc, twin);
+        t_same_states(lc, twin);
         free(twin);
         CHECK_EQ(longctx_commit(lc, 0), LONGCTX_OK);
         memcpy(got.out, want.out, sizeof(float) * text_out_floats(&want.x));
@@ -657,7 +642,7 @@ static void test_full_ring(void)
   twin = another(lc, &d, 1);
   text_step(lc, &w.x, 13, 4, w.out);
   t_case("full ring");
-  same_states(lc, twin);
+  t_same_states(lc, twin);
   free(lc);
   free(twin);
   world_free(&w);
@@ -761,7 +746,7 @@ static void test_errors(void)
   longctx_reset(lc);
   CHECK_EQ(longctx_feedback_due(lc), 1);
   bare = t_new(&d);
-  same_states(lc, bare);                               /* rows, keys, queries: all forgotten     */
+  t_same_states(lc, bare);                             /* rows, keys, queries: all forgotten     */
   free(bare);
   none = longctx_desc_make(1, 2, 1, 4, 4);
   bare = t_new(&none);
@@ -777,13 +762,6 @@ static void test_errors(void)
 }
 
 /* ---- numbers and bytes that are not ---------------------------------------------------------- */
-
-static int all_finite(const float *x, size_t n)
-{
-  while (n--)
-    if (!(fabsf(x[n]) <= FLT_MAX)) return 0;
-  return 1;
-}
 
 /* Rows that are no numbers spoil their KV head, saved or not; new rows or a reset are a cure. */
 static void test_bad_rows(void)
@@ -810,13 +788,13 @@ static void test_bad_rows(void)
         twin = new_at(&d, 0, NULL);
         feed(lc, &bad, 0, 16, 0);
         if (part == 3) longctx_feedback(lc, 0)[2] = bads[b];
-        t_case("bad %g in part %d, %s", (double)bads[b], part, type_names[type]);
+        t_case("bad %g in part %d, %s", (double)bads[b], part, t_type_names[type]);
         twin = (free(twin), another(lc, &d, b));       /* such a state is a state                */
         free(twin);
         feed(lc, &bad, 16, 32, 0);
         twin = new_at(&d, 0, NULL);
         feed(twin, &good, 0, 32, 0);
-        CHECK(all_finite(bad.out, text_out_floats(&bad.x)));
+        CHECK(t_all_finite(bad.out, text_out_floats(&bad.x)));
         for (i = 0; i < 32; i++)                       /* the other KV head saw nothing of it    */
           CHECK_SAME(bad.out + i * 32 + 16, good.out + i * 32 + 16, 16 * sizeof(float));
         CHECK_SAME(bad.out, good.out, 8 * 32 * sizeof(float));
@@ -829,21 +807,12 @@ static void test_bad_rows(void)
         longctx_reset(lc);
         for (i = 0; i < 4 * 32; i++) CHECK(!(fabsf(rows[i]) > 0));
         feed(lc, &good, 0, 32, 0);
-        same_states(lc, twin);
+        t_same_states(lc, twin);
         free(lc);
         free(twin);
         world_free(&bad);
         world_free(&good);
       }
-}
-
-/* A state whose checksum is right, whatever stands in it: as the header hashes, in 256s. */
-static void rehash(unsigned char *state, size_t n)
-{
-  size_t at = sizeof(lcx_file_head), end = n - sizeof(uint64_t);
-  uint64_t h = lcx_hash(0, state, at);
-  for (; at < end; at += 256) h = lcx_hash(h, state + at, end - at < 256 ? end - at : 256);
-  memcpy(state + end, &h, sizeof h);
 }
 
 static int loads(const longctx_desc *d, unsigned char *state, size_t n)
@@ -853,7 +822,7 @@ static int loads(const longctx_desc *d, unsigned char *state, size_t n)
   longctx *live = t_new(d), *twin = t_new(d);
   FILE *file;
   int error = 99, code;
-  rehash(state, n);
+  t_rehash(state, n);
   file = t_file(state, n);
   code = longctx_restore(live, file);
   if (code != LONGCTX_OK) CHECK_SAME((const void *)live, (const void *)twin, bytes);

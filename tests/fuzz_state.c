@@ -165,13 +165,10 @@ static void mend_block(void *mem, size_t n)
 /* nor has a mutated file its length and its checksum */
 static void mend_file(unsigned char *state, size_t n)
 {
-  size_t at = sizeof(lcx_file_head), end = n - sizeof(uint64_t);
-  uint64_t bytes = n, h;
-  if (n < at + sizeof(uint64_t)) return;
+  uint64_t bytes = n;
+  if (n < sizeof(lcx_file_head) + sizeof(uint64_t)) return;
   memcpy(state + offsetof(lcx_file_head, bytes), &bytes, sizeof bytes);
-  h = lcx_hash(0, state, at);
-  for (; at < end; at += 256) h = lcx_hash(h, state + at, end - at < 256 ? end - at : 256);
-  memcpy(state + end, &h, sizeof h);
+  t_rehash(state, n);
 }
 
 static void as_block(const unsigned char *bytes, size_t n, int mended)

@@ -188,20 +188,6 @@ static uint64_t run_shape(const shape *s, int isa, int chunk)
   return h;
 }
 
-static int is_fused(const char *name)
-{
-  return strcmp(name, "scalar") != 0 && strcmp(name, "sse2") != 0 && strcmp(name, "wasm") != 0;
-}
-
-static int have_isa(int isa)
-{
-  longctx_desc d = longctx_desc_make(1, 1, 1, 2, 1);
-  longctx *lc = t_new(&d);
-  int r = longctx_set_isa(lc, isa);
-  free(lc);
-  return r == LONGCTX_OK;
-}
-
 static void check_isa(int isa, int from)
 {
   const char *name = longctx_isa_name(isa);
@@ -209,7 +195,7 @@ static void check_isa(int isa, int from)
   for (i = from; i < N_SHAPES; i++)
     for (chunk = 1; chunk <= CHUNK; chunk += CHUNK - 1) {
       uint64_t got = run_shape(&shapes[i], isa, chunk);
-      uint64_t want = golden[i][is_fused(name) ? 0 : 1];
+      uint64_t want = golden[i][t_is_fused(name) ? 0 : 1];
       t_case("%s on %s, chunks of %d: %016llx instead of %016llx", shapes[i].name, name, chunk,
              (unsigned long long)got, (unsigned long long)want);
       CHECK(got == want);
@@ -220,7 +206,7 @@ static uint64_t hash_of_family(const shape *s, int fused)
 {
   int isa;
   for (isa = 0; longctx_isa_name(isa) != NULL; isa++)
-    if (is_fused(longctx_isa_name(isa)) == fused && have_isa(isa)) return run_shape(s, isa, 1);
+    if (t_is_fused(longctx_isa_name(isa)) == fused && t_have_isa(isa)) return run_shape(s, isa, 1);
   return 0;
 }
 
@@ -240,7 +226,7 @@ int main(int argc, char **argv)
     return 0;
   }
   for (isa = 0; longctx_isa_name(isa) != NULL; isa++) {
-    if (have_isa(isa)) check_isa(isa, small ? N_SHAPES - N_SMALL : 0);
+    if (t_have_isa(isa)) check_isa(isa, small ? N_SHAPES - N_SMALL : 0);
     else printf("skipped: %s (not on this machine)\n", longctx_isa_name(isa));
   }
   return t_done();

@@ -226,21 +226,12 @@ static void test_q8(int isa)
 
 /* ---- every instruction set ------------------------------------------------------------------- */
 
-static int have_isa(int isa)
-{
-  longctx_desc d = longctx_desc_make(1, 1, 1, 2, 1);
-  longctx *lc = t_new(&d);
-  int r = longctx_set_isa(lc, isa);
-  free(lc);
-  return r == LONGCTX_OK;
-}
-
 int main(void)
 {
   int isa, first = 1;
   for (isa = 0; longctx_isa_name(isa) != NULL; isa++) {
     long random = first ? 1L << 24 : 1L << 19;
-    if (!have_isa(isa)) {
+    if (!t_have_isa(isa)) {
       printf("skipped: %s (not on this machine)\n", longctx_isa_name(isa));
       continue;
     }

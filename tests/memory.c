@@ -9,8 +9,6 @@
 
 enum { LINEAR = LONGCTX_MEMORY_LINEAR, DELTA = LONGCTX_MEMORY_DELTA };
 
-static const char *const type_names[4] = { "float32", "float16", "bfloat16", "int8" };
-
 /* ---- the oracle ------------------------------------------------------------------------------ */
 
 typedef struct past { oracle o; int rule; int64_t window; double *big, *sum; } past;
@@ -190,15 +188,6 @@ static void feed(longctx *lc, const text *x, int from, int to, int chunk, float 
   }
 }
 
-static void same_states(const longctx *a, const longctx *b)
-{
-  size_t n, m;
-  unsigned char *x = t_state(a, &n), *y = t_state(b, &m);
-  if (CHECK_EQ(n, m)) CHECK_SAME(x, y, n);
-  free(x);
-  free(y);
-}
-
 /* ---- against the paper ----------------------------------------------------------------------- */
 
 typedef struct shape {
@@ -255,7 +244,7 @@ static void test_paper(void)
         feed(lc, &x, 0, x.tokens, 0, out);
         off = past_compare(&x, 0, shapes[i].start, open_gates, out, type, type);
         plain = past_compare(&x, 0, shapes[i].start, open_gates, out, 0, 0);
-        t_case("paper: shape %d, rule %d, %s", (int)i, rule, type_names[type]);
+        t_case("paper: shape %d, rule %d, %s", (int)i, rule, t_type_names[type]);
         CHECK_NEAR(off, 0.0, room[type]);
         if (off > worst[type]) worst[type] = off;
         if (plain > lost[type]) lost[type] = plain;
@@ -264,7 +253,7 @@ static void test_paper(void)
         text_free(&x);
       }
   for (type = 0; type < 4; type++)
-    printf("%s: largest error %.1e, to float32 keys and values %.1e\n", type_names[type],
+    printf("%s: largest error %.1e, to float32 keys and values %.1e\n", t_type_names[type],
            worst[type], lost[type]);
 }
 
@@ -630,13 +619,13 @@ static void test_progressive(void)
           text_step(drafty, &x, t, 1, out);
         }
         CHECK_EQ(longctx_commit(drafty, 1), LONGCTX_OK);
-        same_states(one, drafty);
+        t_same_states(one, drafty);
         next = at + 1 + t % 13;
         if (next <= t + 1) {
           feed(some, &x, at, next, 0, out);
           at = next;
         }
-        if (at == t + 1) same_states(one, some);
+        if (at == t + 1) t_same_states(one, some);
       }
       free(one);
       free(some);
@@ -646,11 +635,6 @@ static void test_progressive(void)
       text_free(&x);
       text_free(&junk);
     }
-}
-
-static int is_fused(const char *name)
-{
-  return strcmp(name, "scalar") != 0 && strcmp(name, "sse2") != 0 && strcmp(name, "wasm") != 0;
 }
 
 /* The whole text in chunks of at most `chunk` and so many parts, the last one first; now and then a
@@ -685,7 +669,7 @@ static void test_class(const shape *s, int rule, int fused, uint64_t seed)
   d.type_k = (int)seed % 4;
   d.type_v = (int)seed / 2 % 4;
   for (isa = 0; longctx_isa_name(isa) != NULL; isa++)
-    for (i = 0; i < 4 && is_fused(longctx_isa_name(isa)) == fused; i++) {
+    for (i = 0; i < 4 && t_is_fused(longctx_isa_name(isa)) == fused; i++) {
       longctx *lc;
       d.max_threads = counts[i];
       t_case("class: window %d, block %d, rule %d, %s, %d parts", s->window, s->block, rule,
@@ -695,7 +679,7 @@ static void test_class(const shape *s, int rule, int fused, uint64_t seed)
       run_parts(lc, &d, &x, 1 + 6 * i, first ? out : want);
       if (first == NULL) { first = lc; continue; }
       CHECK_SAME(out, want, sizeof(float) * text_out_floats(&x));
-      same_states(first, lc);
+      t_same_states(first, lc);
       if (i == 3) {
         longctx_reset(lc);
         CHECK_EQ(longctx_seek(lc, s->start), LONGCTX_OK);
@@ -777,11 +761,11 @@ static void test_life(void)
         }
         fclose(file);
         if (!CHECK(next != NULL)) { free(mem); continue; }
-        same_states(lc, next);
+        t_same_states(lc, next);
         memcpy(got, want, sizeof(float) * text_out_floats(&x));
         feed(next, &x, t, 60, 0, got);
         CHECK_SAME(want, got, sizeof(float) * text_out_floats(&x));
-        same_states(next, whole);
+        t_same_states(next, whole);
         free(mem);
       }
       feed(lc, &x, t, t + 1, 1, got);
@@ -792,7 +776,7 @@ static void test_life(void)
     CHECK_EQ(longctx_position(lc), 0);
     free(whole);
     whole = new_at(&d, 0, open_gates);
-    same_states(lc, whole);
+    t_same_states(lc, whole);
     free(lc);
     free(whole);
     free(want);
@@ -846,13 +830,6 @@ static void test_seek(void)
 
 /* ---- numbers that are not -------------------------------------------------------------------- */
 
-static int all_finite(const float *x, size_t n)
-{
-  while (n--)
-    if (!(fabsf(x[n]) <= FLT_MAX)) return 0;
-  return 1;
-}
-
 /* A bad row is not folded into its KV head: later outputs are those of a text in which the row
    is left out: compared are M and z, with those of a twin whose row is good. */
 static void test_bad_rows(void)
@@ -885,8 +862,8 @@ static void test_bad_rows(void)
             feed(lc, &x, 0, 64, 0, out);
             feed(twin, &y, 0, 64, 0, clean);
             t_case("bad %g in %s, rule %d, %s, rope %d", (double)bads[b], in_v ? "v" : "k", rule,
-                   type_names[type], ropes);
-            CHECK(all_finite(out, text_out_floats(&x)));
+                   t_type_names[type], ropes);
+            CHECK(t_all_finite(out, text_out_floats(&x)));
             for (t = 16; t < 64; t++)                  /* the other KV head saw nothing of it    */
               CHECK_SAME(out + (size_t)t * x.out_row + 16, clean + (size_t)t * x.out_row + 16,
                          16 * sizeof(float));
@@ -985,7 +962,7 @@ static void test_extremes(void)
         lc = new_at(&d, 0, open_gates);
         feed(lc, &x, 0, 60, 0, out);
         t_case("extremes: rule %d, k %g, v %g", rule, (double)sizes[a], (double)sizes[b]);
-        CHECK(all_finite(out, text_out_floats(&x)));
+        CHECK(t_all_finite(out, text_out_floats(&x)));
         free(lc);
         free(out);
         text_free(&x);
@@ -1099,7 +1076,7 @@ static void test_add_within(void)
   t_case("add, within a block");
   CHECK_EQ(longctx_memory_add(a, whole), LONGCTX_OK);
   CHECK_EQ(longctx_memory_add(b, more), LONGCTX_OK);
-  same_states(a, b);
+  t_same_states(a, b);
   free(whole), free(more), free(a), free(b);
   free(out);
   text_free(&x);

@@ -57,15 +57,6 @@ static longctx *run_new(const longctx_desc *d, const text *x, int tokens, int ch
   return lc;
 }
 
-static void same_states(const longctx *a, const longctx *b)
-{
-  size_t n, m;
-  unsigned char *x = t_state(a, &n), *y = t_state(b, &m);
-  if (CHECK_EQ(n, m)) CHECK_SAME(x, y, n);
-  free(x);
-  free(y);
-}
-
 /* Both go on from token `from` to the end, and agree in every bit. */
 static void same_future(longctx *a, longctx *b, const text *x, int from)
 {
@@ -74,7 +65,7 @@ static void same_future(longctx *a, longctx *b, const text *x, int from)
   text_run(a, x, from, x->tokens, 1, p);
   text_run(b, x, from, x->tokens, 3, q);
   CHECK_SAME(p, q, sizeof(float) * text_out_floats(x));
-  same_states(a, b);
+  t_same_states(a, b);
   free(p);
   free(q);
 }
@@ -99,7 +90,7 @@ static void test_equal_chunks(const longctx_desc *d, const text *x)
   for (chunk = 0; chunk <= BATCH; chunk++) {
     longctx *other = run_new(d, x, 41, chunk);
     t_case("chunk %d", chunk);
-    same_states(one, other);
+    t_same_states(one, other);
     free(other);
   }
   free(one);
@@ -133,11 +124,11 @@ static void test_equal_after_drafts(const longctx_desc *d, text *x, text *junk)
       CHECK_EQ(longctx_commit(drafty, 1), LONGCTX_OK);
       swap_rows(x, junk, i);
     }
-    same_states(clean, drafty);
+    t_same_states(clean, drafty);
     text_step(drafty, junk, t, BATCH, out);            /* an open batch is not part of a state   */
-    same_states(clean, drafty);
+    t_same_states(clean, drafty);
     CHECK_EQ(longctx_commit(drafty, 0), LONGCTX_OK);
-    same_states(clean, drafty);
+    t_same_states(clean, drafty);
     free(clean);
     free(drafty);
   }
@@ -154,7 +145,7 @@ static void test_equal_threads(const longctx_desc *d, const text *x)
   many.max_threads = 7;
   other = run_new(&many, x, 33, BATCH);
   t_case("max_threads");
-  same_states(one, other);
+  t_same_states(one, other);
   longctx_reset(other);
   CHECK_EQ(longctx_restore(other, file), LONGCTX_OK);  /* it is not a part of the desc either    */
   same_future(one, other, x, 33);
@@ -170,7 +161,7 @@ static void test_reset(const longctx_desc *d, const text *x)
   t_case("reset");
   longctx_reset(used);
   CHECK_EQ(longctx_position(used), 0);
-  same_states(used, fresh);                            /* the sink logits stayed                 */
+  t_same_states(used, fresh);                          /* the sink logits stayed                 */
   same_future(used, fresh, x, 0);
   free(used);
   free(fresh);
@@ -194,7 +185,7 @@ static void test_copy(const longctx_desc *d, const text *x)
     for (i = 0; i < bytes && ((unsigned char *)mem)[i] == 0xff; i++) {}
     CHECK_EQ(i, bytes);                                /* untouched                              */
     CHECK_EQ(longctx_copy(mem, bytes, lc), LONGCTX_OK);
-    same_states(lc, (longctx *)mem);
+    t_same_states(lc, (longctx *)mem);
     for (l = 0; l < 2; l++)
       CHECK_EQ(longctx_attend((longctx *)mem, l, 1, text_q(x, l, t), NULL, NULL, out),
                LONGCTX_E_ORDER);
@@ -223,11 +214,11 @@ static void test_copy_overlapping(const longctx_desc *d, const text *x)
   CHECK_EQ(longctx_copy(memory + 2 * bytes - 64, bytes, middle), LONGCTX_E_ARG);
   CHECK_EQ(longctx_copy(memory + 64, bytes, middle), LONGCTX_E_ARG);
   t_bad_input("a copy that overlaps");
-  same_states(middle, lc);
+  t_same_states(middle, lc);
   CHECK_EQ(longctx_copy(memory, bytes, middle), LONGCTX_OK);
   CHECK_EQ(longctx_copy(memory + 2 * bytes, bytes, middle), LONGCTX_OK);
-  same_states((longctx *)(void *)memory, lc);
-  same_states((longctx *)(void *)(memory + 2 * bytes), lc);
+  t_same_states((longctx *)(void *)memory, lc);
+  t_same_states((longctx *)(void *)(memory + 2 * bytes), lc);
   free(memory);
   free(lc);
 }
@@ -461,8 +452,8 @@ static void test_save_everywhere(const longctx_desc *d, const text *x)
       CHECK_EQ(error, LONGCTX_OK);
       CHECK_EQ(longctx_room(loaded), BATCH);
       CHECK(longctx_isa_name(longctx_isa(loaded)) != NULL);
-      same_states(lc, loaded);
-      same_states(lc, live);
+      t_same_states(lc, loaded);
+      t_same_states(lc, live);
       same_future(loaded, live, x, t);
       free(loaded);
     }
@@ -614,11 +605,11 @@ static void test_file_position(const longctx_desc *d, const text *x)
   fputs("behind", file);
   fseek(file, 6, SEEK_SET);
   again = longctx_load(mem, bytes, file, &error);
-  if (CHECK(again != NULL)) same_states(a, again);
+  if (CHECK(again != NULL)) t_same_states(a, again);
   CHECK_EQ(ftell(file), first);
   CHECK_EQ(longctx_restore(a, file), LONGCTX_OK);
   CHECK_EQ(ftell(file), second);
-  same_states(a, b);
+  t_same_states(a, b);
   CHECK_EQ(fgetc(file), 'b');
   fclose(file);
   free(mem);
@@ -716,7 +707,7 @@ static void test_pipe(const longctx_desc *d, const text *x)
   file = piped(state, n);
   if (CHECK(file != NULL)) {
     CHECK_EQ(longctx_restore(live, file), LONGCTX_E_IO);
-    same_states(live, twin);
+    t_same_states(live, twin);
     fclose(file);
   }
   free(mem);
@@ -1067,15 +1058,6 @@ static void test_refused_with_open_batch(const longctx_desc *d, const text *x)
 
 /* ---- memory of doubtful origin --------------------------------------------------------------- */
 
-/* A state whose checksum is right, whatever stands in it: as the header hashes, in 256s. */
-static void rehash(unsigned char *state, size_t n)
-{
-  size_t at = sizeof(lcx_file_head), end = n - sizeof(uint64_t);
-  uint64_t h = lcx_hash(0, state, at);
-  for (; at < end; at += 256) h = lcx_hash(h, state + at, end - at < 256 ? end - at : 256);
-  memcpy(state + end, &h, sizeof h);
-}
-
 static void refuse_number(const longctx_desc *d, const text *x, const unsigned char *state,
                           size_t n, size_t at, float with)
 {
@@ -1084,7 +1066,7 @@ static void refuse_number(const longctx_desc *d, const text *x, const unsigned c
   FILE *file;
   memcpy(bad, state, n);
   memcpy(bad + at, &with, sizeof with);
-  rehash(bad, n);
+  t_rehash(bad, n);
   t_case("%g at byte %lu of %lu", (double)with, (unsigned long)at, (unsigned long)n);
   file = t_file(bad, n);
   refuse_restore(&p, file, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
@@ -1163,7 +1145,7 @@ static void test_hostile_memory(const longctx_desc *d, const text *x)
   int error = 99, k;
   again = load_from(d, state, n, &error);
   t_case("hostile memory, as it is");
-  rehash(state, n);
+  t_rehash(state, n);
   CHECK(again != NULL);
   free(again);
   again = load_from(d, state, n, &error);
@@ -1174,7 +1156,7 @@ static void test_hostile_memory(const longctx_desc *d, const text *x)
   gates = sizeof(lcx_file_head) + (size_t)lc->wish.bytes + 2 * 20;
   for (k = 0; k < 4; k++) refuse_number(d, x, state, n, gates + 12, no_gates[k]);
   memcpy(state + 24, &start, sizeof start);            /* no text starts within a block          */
-  rehash(state, n);
+  t_rehash(state, n);
   t_case("hostile start");
   refuse_load(d, state, n, LONGCTX_E_FORMAT, LONGCTX_E_FORMAT);
   for (k = 0; k < 13; k++) {
@@ -1210,7 +1192,7 @@ static void try_number(const longctx_desc *d, patient *p, unsigned char *state, 
   memcpy(bad + at, number, size);
   t_case("%s", name);
   if (memcmp(bad, state, n) != 0) {
-    rehash(bad, n);
+    t_rehash(bad, n);
     lc = load_from(d, bad, n, &error);
     if (lc == NULL) {
       CHECK(error == LONGCTX_E_FORMAT || error == LONGCTX_E_VERSION || error == LONGCTX_E_SPACE ||
@@ -1429,7 +1411,7 @@ static void test_seek(const longctx_desc *d, const text *x)
   CHECK_EQ(longctx_position(lc), 17);
   longctx_reset(lc);
   CHECK_EQ(longctx_position(lc), 0);
-  same_states(lc, zero);
+  t_same_states(lc, zero);
   CHECK_EQ(longctx_seek(lc, INT64_MAX), LONGCTX_E_ARG);
   CHECK_EQ(longctx_seek(lc, ((int64_t)1 << 62) + 1), LONGCTX_E_ARG);
   CHECK_EQ(longctx_position(lc), 0);

@@ -159,6 +159,24 @@ static inline float *t_normals(size_t n, uint64_t seed)
   return x;
 }
 
+/* ---- what is compared ------------------------------------------------------------------------ */
+
+/* by LONGCTX_F32, _F16, _BF16, _Q8 */
+static const char *const t_type_names[4] = { "float32", "float16", "bfloat16", "int8" };
+
+static inline int t_all_finite(const float *x, size_t n)
+{
+  while (n--)
+    if (!(fabsf(x[n]) <= FLT_MAX)) return 0;
+  return 1;
+}
+
+/* Which of the two classes of bits? */
+static inline int t_is_fused(const char *isa)
+{
+  return strcmp(isa, "scalar") != 0 && strcmp(isa, "sse2") != 0 && strcmp(isa, "wasm") != 0;
+}
+
 /* ---- contexts -------------------------------------------------------------------------------- */
 
 static inline void *t_memory(size_t bytes)
@@ -181,6 +199,15 @@ static inline longctx *t_new(const longctx_desc *d)    /* free() it             
   exit(t_done());
 }
 
+static inline int t_have_isa(int isa)
+{
+  longctx_desc d = longctx_desc_make(1, 1, 1, 2, 1);
+  longctx *lc = t_new(&d);
+  int r = longctx_set_isa(lc, isa);
+  free(lc);
+  return r == LONGCTX_OK;
+}
+
 /* The saved state as bytes; free() them. One scratch file serves every call. */
 static inline unsigned char *t_state(const longctx *lc, size_t *bytes)
 {
@@ -197,6 +224,26 @@ static inline unsigned char *t_state(const longctx *lc, size_t *bytes)
   if (fread(state, 1, *bytes, file) != *bytes) { printf("cannot read back\n"); exit(1); }
   return state;
 }
+
+static inline void t_same_states(const longctx *a, const longctx *b)
+{
+  size_t n, m;
+  unsigned char *x = t_state(a, &n), *y = t_state(b, &m);
+  if (CHECK_EQ(n, m)) CHECK_SAME(x, y, n);
+  free(x);
+  free(y);
+}
+
+#ifndef T_LINKED
+/* A state whose checksum is right, whatever stands in it: as the header hashes, in 256s. */
+static inline void t_rehash(unsigned char *state, size_t n)
+{
+  size_t at = sizeof(lcx_file_head), end = n - sizeof(uint64_t);
+  uint64_t h = lcx_hash(0, state, at);
+  for (; at < end; at += 256) h = lcx_hash(h, state + at, end - at < 256 ? end - at : 256);
+  memcpy(state + end, &h, sizeof h);
+}
+#endif
 
 /* A scratch file holding these bytes, at its start; fclose() it. */
 static inline FILE *t_file(const void *bytes, size_t n)

@@ -1,7 +1,7 @@
 /* threads.c: any number of parts, in any order, one after another or at once: the same bits.
    Build it with -pthread; once more with -fopenmp, where attend itself uses threads. */
 #if defined(_OPENMP) && defined(__GNUC__) && !defined(__clang__) && defined(__linux__)
-#define COUNTS_FORKS 1                                 /* gcc's way into a parallel region         */
+#define COUNTS_FORKS 1                                 /* gcc's way into a parallel region        */
 #define _GNU_SOURCE 1
 #include <dlfcn.h>
 #include <omp.h>
@@ -307,7 +307,7 @@ region GOMP_parallel;
 void GOMP_parallel(void (*work)(void *), void *data, unsigned threads, unsigned flags)
 {
   region *real;
-  void *found = dlsym(RTLD_NEXT, "GOMP_parallel");     /* memcpy: C has no such cast               */
+  void *found = dlsym(RTLD_NEXT, "GOMP_parallel");     /* memcpy: C has no such cast             */
   memcpy(&real, &found, sizeof real);
   if (threads != 1) forks++;
   real(work, data, threads, flags);
