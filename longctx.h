@@ -5180,8 +5180,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.9  Faster: int8 with several query heads to a KV head, over keys in no cache (the values'
-            last lines are asked for earlier: about a tenth on avx512). No bit changed.
+     1.1.9  Faster: int8 with several query heads to a KV head, over keys in no cache: the values'
+            last lines are asked for earlier. No bit changed.
      1.1.8  Faster: parts that split KV heads share them out by tokens instead of by segments: of
             one KV head the longest of 4 or 8 parts has up to a third less to do. No bit changed.
             MSVC inlines the kernels and fetches early as other compilers do; its branches are
