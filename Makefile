@@ -16,6 +16,7 @@ TESTS    = tools plan order state window attend memory feedback kernels threads 
            engine gguf fuzz_state fuzz_calls
 BENCHES  = curves recompute streameval recall feedback
 OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^20'),threads_openmp)
+DLSYM   := $(if $(filter Linux,$(shell uname)),-ldl)    # in libc itself only since glibc 2.34
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
            $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story \
            $(BENCHES:%=$(BUILD)/bench/%)
@@ -141,7 +142,7 @@ $(BUILD)/bench/%: bench/%.c bench/bench.h $(HEADER) $(ENGINE)
 
 $(BUILD)/tests/threads_openmp: tests/threads.c tests/t.h tests/text.h $(HEADER)
 	@mkdir -p $(@D)
-	$(CC) -std=c99 $(WARN) -O2 -fopenmp -I. -pthread $< -o $@ -lm
+	$(CC) -std=c99 $(WARN) -O2 -fopenmp -I. -pthread $< -o $@ -lm $(DLSYM)
 
 $(BUILD)/tests/%: tests/%.c tests/t.h tests/text.h tests/bytes.h tests/oracle.h tests/pages.h \
                     tests/memory_golden.h \
