@@ -1,4 +1,4 @@
-/* longctx.h 1.1.9 - an endless context in a fixed amount of memory, for any transformer.
+/* longctx.h 1.1.10 - an endless context in a fixed amount of memory, for any transformer.
 
    One C99 / C++11 header, libc only. It replaces the attention loop of a forward pass: give it each
    layer's q, k, v, and from then on memory and time per token never grow.
@@ -196,7 +196,7 @@
 
 #define LONGCTX_VERSION_MAJOR 1
 #define LONGCTX_VERSION_MINOR 1
-#define LONGCTX_VERSION_PATCH 9
+#define LONGCTX_VERSION_PATCH 10
 
 #if !defined(LONGCTX_STATIC) && defined(__cplusplus)
 #define LONGCTX_API extern "C"
@@ -637,6 +637,8 @@ on regardless."
 #define LCX_SEGMENT 512              /* tokens: the unit of merging partial results; likewise */
 #define LCX_ROWS 96                  /* most (token, head) rows in one pass over the keys */
 #define LCX_DIRECT 8                 /* up to so many rows, every set reads float16 unwidened */
+#define LCX_MANY 32                  /* more rows are so long at work on a span that they can
+                                        prefetch what the next one widens: lcx_share, room 13 */
 #define LCX_DIMS 576                 /* largest head_dim and head_dim_v */
 #define LCX_BIG 1.09951163e12f       /* 2^40: clamps queries and keys so that no score overflows */
 #define LCX_MAX 3.40282347e38f
@@ -894,10 +896,11 @@ typedef struct lcx_span {
   const unsigned char *tile[4];
   int at[4];       /* index of the group's first token in its tile                               */
   ptrdiff_t ahead; /* bytes to the ring's next span, for prefetch; 0 unless a tile is a span     */
+  ptrdiff_t widen_ahead; /* the same for widening; 0 if rows share that: lcx_share, room 13      */
   int fetch_alone; /* prefetch for a single row, too: lcx_fetches_alone, room 7                  */
 } lcx_span;
 
-/* The span that starts with the tile in ring slot `slot`; fetch_alone is left 0. */
+/* The span that starts with the tile in ring slot `slot`; widen_ahead, fetch_alone are left 0. */
 LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, int slot)
 {
   lcx_span r;
@@ -908,6 +911,7 @@ LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, i
   }
   r.ahead = s->tile != LCX_SPAN ? 0 : slot + 1 < s->tiles ? (ptrdiff_t)s->bytes
                                                           : -(ptrdiff_t)s->bytes * slot;
+  r.widen_ahead = 0;
   r.fetch_alone = 0;
   return r;
 }
@@ -947,6 +951,7 @@ typedef struct lcx_rows {
   float *line, *key;     /* [head dims + 32] a query, key or value on its way; a key, rotated    */
   float *wide_keys, *wide_vals; /* a span in float32; empty if unused, like the arrays below     */
   int fetch_alone;       /* lcx_span.fetch_alone of each span                                    */
+  int direct;            /* more rows share a widened copy of float16: lcx_direct_rows, room 7   */
   int careful;           /* other parts may be writing other 16-token tiles of this span         */
   int32_t *qi;           /* [n][head_dim/4, rounded up][2] 14-bit queries for int8 keys, packed  */
   float *qi_scale;       /* [n]                                                                  */
@@ -2090,8 +2095,8 @@ LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lc
     const unsigned char *p = lcx_column(sp, c, 2);
     float *to = keys + c;
     for (d = 0; d < dims; ++d, p += step, to += LCX_SPAN)
-      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, sp->ahead, 16, to);
-      else LCX_FN(widen)(LONGCTX_BF16, p, sp->ahead, 16, to);
+      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, sp->widen_ahead, 16, to);
+      else LCX_FN(widen)(LONGCTX_BF16, p, sp->widen_ahead, 16, to);
   }
 }
 
@@ -2106,8 +2111,8 @@ LCX_T static void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lc
       const unsigned char *p = sp->tile[t / 16] + st->val;
       float *to = vals + d * LCX_SPAN + t * width;
       p += lcx_val_at(st, sp->at[t / 16] + t % 16, d);
-      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, sp->ahead, width, to);
-      else LCX_FN(widen)(LONGCTX_BF16, p, sp->ahead, width, to);
+      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, sp->widen_ahead, width, to);
+      else LCX_FN(widen)(LONGCTX_BF16, p, sp->widen_ahead, width, to);
     }
   }
 }
@@ -2550,18 +2555,24 @@ static int lcx_is_intel(const unsigned zero[4])
   return (zero[1] == 0x756e6547u) & (zero[3] == 0x49656e69u) & (zero[2] == 0x6c65746eu);
 }
 
-/* A lone row reads one stream, `bytes` long over all layers. AMD processors prefetch it best by
-   themselves and our hints slow them down; without hints Intel's leave a third of the memory's rate
-   unused, unless it all stays in a core's own cache. */
-static int lcx_fetches_alone(uint64_t bytes)
+static int lcx_on_intel(void)
 {
   unsigned zero[4];
   lcx_cpuid(0, zero);
-  return lcx_is_intel(zero) & (bytes > (2 << 20));
+  return lcx_is_intel(zero);
 }
 #else
-static int lcx_fetches_alone(uint64_t bytes) { return (void)bytes, 0; }
+static int lcx_on_intel(void) { return 0; }
 #endif
+
+/* A lone row reads one stream, `bytes` long over all layers. AMD processors prefetch it best by
+   themselves and our hints slow them down; without hints Intel's leave a third of the memory's rate
+   unused, unless it all stays in a core's own cache. */
+static int lcx_fetches_alone(uint64_t bytes) { return lcx_on_intel() & (bytes > (2 << 20)); }
+
+/* More rows than this share a widened copy of float16, whatever a set's v_direct: on Intel's
+   processors a conversion takes the place of two multiply-adds, elsewhere it runs beside them. */
+static int lcx_direct_rows(void) { return lcx_on_intel() ? LCX_MANY : LCX_ROWS; }
 
 #if LCX_X86 && !defined(LONGCTX_NO_DISPATCH)
 /* Do cpuid leaves 1 and 7 have isa, and does the system save its registers (kept: XCR0)? */
@@ -2692,7 +2703,8 @@ typedef struct lcx_label {
 struct longctx {
   lcx_label label;
   int32_t max_threads;
-  int16_t isa, fetch_alone; /* chosen for the machine; see lcx_span.fetch_alone */
+  int16_t isa; /* this and what follows: chosen for the machine */
+  int8_t fetch_alone, direct; /* lcx_span.fetch_alone, lcx_rows.direct */
   int64_t start, position;  /* 0 or seek's; of the next token */
   lcx_plan plan;
   lcx_wish wish; /* last: its layers and tables follow */
@@ -2960,7 +2972,7 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   w->backed = -1;
   w->back_layer = -1;
   if (!(wish->alibi_max_bias > 0)) w->slope = NULL;
-  w->n = w->careful = w->fetch_alone = 0;
+  w->n = w->careful = w->fetch_alone = w->direct = 0;
   w->head_dim = wish->head_dim;
   w->head_dim_v = wish->head_dim_v;
   w->stride = (int)stride;
@@ -3827,7 +3839,7 @@ static float lcx_slope(const lcx_wish *w, int h)
   return (float)(-LCX_LOG2E * (double)lcx_pow2_minus(bias));
 }
 
-/* From the wish: plan, layers, steps, slopes; from the machine: isa, fetch_alone. */
+/* From the wish: plan, layers, steps, slopes; from the machine: isa, fetch_alone, direct. */
 static void lcx_derive(longctx *lc, int max_threads)
 {
   const lcx_wish *w = &lc->wish;
@@ -3839,7 +3851,8 @@ static void lcx_derive(longctx *lc, int max_threads)
   (void)code;
   lc->max_threads = max_threads;
   lc->isa = (int16_t)lcx_best_isa();
-  lc->fetch_alone = (int16_t)lcx_fetches_alone(lc->plan.window);
+  lc->fetch_alone = (int8_t)lcx_fetches_alone(lc->plan.window);
+  lc->direct = (int8_t)lcx_direct_rows();
   for (i = -1; i < lcx_listed(w); ++i) {
     lcx_wish_layer l;
     const double *f = lcx_freqs_next(lc, i, &l, &at);
@@ -4627,13 +4640,37 @@ static const lcx_shape *lcx_shape_of(const lcx_shape *t, int type, int rows)
   return t;
 }
 
+/* What of the next span will be widened. Many rows each prefetch a share of it before they work on
+   this one, because memory sends it no faster; few leave it to widening, which takes as long as
+   memory does. bytes = 0: nothing to share. */
+typedef struct lcx_share { const unsigned char *next; int bytes; } lcx_share;
+
+/* Of what follows the stored span: its bytes from..to-1. */
+static lcx_share lcx_share_of(const lcx_span *stored, int widens, uint32_t from, uint32_t to)
+{
+  lcx_share s = {NULL, 0};
+  if (widens && stored->widen_ahead != stored->ahead) {
+    s.next = stored->tile[0] + stored->ahead + from;
+    s.bytes = (int)(to - from);
+  }
+  return s;
+}
+
+/* Rows r..r+rows-1 of n prefetch theirs. Inline, as lcx_fetch_q8. */
+LCX_INLINE void lcx_fetch_share(lcx_share s, int r, int rows, int n)
+{
+  int i, end = s.bytes * (r + rows) / n;
+  for (i = lcx_up(s.bytes * r / n, 64); i < end; i += 64) LCX_FETCH(s.next + i);
+}
+
 /* Scores all rows over a span, with shapes from t on. */
 static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
-                   const float *q, lcx_hull all)
+                   const float *q, lcx_hull all, lcx_share share)
 {
   int r;
   for (r = 0; r < w->n; r += t->rows) {
     t = lcx_shape_of(t, st->type_k, w->n - r);
+    lcx_fetch_share(share, r, t->rows, w->n);
     t->qk(st, sp, w, q, r, all.alike ? all : lcx_hull_of(w, r, r + t->rows));
   }
 }
@@ -4641,7 +4678,7 @@ static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, 
 /* Adds a span's weighted values to all rows. All take a panel before the next: it stays in the
    nearest cache. */
 static void lcx_pv(const lcx_shape *shapes, const lcx_store *st, const lcx_span *sp,
-                   const lcx_rows *w, lcx_hull all)
+                   const lcx_rows *w, lcx_hull all, lcx_share share)
 {
   int r, panel;
   for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL) {
@@ -4649,6 +4686,7 @@ static void lcx_pv(const lcx_shape *shapes, const lcx_store *st, const lcx_span 
     for (r = 0; r < w->n; r += t->rows) {
       lcx_hull seen;
       t = lcx_shape_of(t, st->type_v, w->n - r);
+      if (panel == 0) lcx_fetch_share(share, r, t->rows, w->n);
       seen = all.alike ? all : lcx_hull_of(w, r, r + t->rows);
       if (seen.first < seen.last) t->pv(st, sp, w, r, panel, seen);
     }
@@ -4665,9 +4703,10 @@ static float lcx_sum_of(const float *lane)
   return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
-/* Prefetches what int8's kernels would wait for: the span's scales, read all at once after what they
-   scale; and for several rows the next span's last 2 KB, because pv asks for values faster than
-   memory sends them. Inline, or gcc 12 drops it as having no effect. */
+/* Prefetches what int8's kernels would wait for: the span's scales, read all at once after what
+   they scale; and for several rows the next span's last 2 KB, because pv asks for values faster
+   than memory sends them (fetch_alone: on Intel's processors, which lose by it). Inline, or gcc 12
+   drops it as having no effect. */
 LCX_INLINE void lcx_fetch_q8(const lcx_store *st, const lcx_span *sp, int rows)
 {
   int g, last;
@@ -4676,7 +4715,7 @@ LCX_INLINE void lcx_fetch_q8(const lcx_store *st, const lcx_span *sp, int rows)
     LCX_FETCH(sp->tile[g] + st->scale_k + 4 * sp->at[g]);
     LCX_FETCH(sp->tile[g] + st->scale_v + 4 * sp->at[g]);
   }
-  last = rows > 1 && sp->ahead != 0 ? lcx_min(2048, (int)st->bytes) : 0;
+  last = rows > 1 && !sp->fetch_alone && sp->ahead != 0 ? lcx_min(2048, (int)st->bytes) : 0;
   for (; last > 0; last -= 64) LCX_FETCH(sp->tile[0] + sp->ahead + st->bytes - last);
 }
 
@@ -4687,14 +4726,15 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
   const lcx_store *sk = store, *sv = store;
   const lcx_view *view = w->view[s.which];
   int r, slot, per_span = LCX_SPAN / store->tile; /* tiles not of 16 or 64: only one span */
-  int wide_k = lcx_widens(store->type_k, w->n, kernel->direct);
-  int wide_v = lcx_widens(store->type_v, w->n, kernel->direct);
+  int direct = lcx_min(kernel->direct, w->direct);
+  int wide_k = lcx_widens(store->type_k, w->n, direct);
+  int wide_v = lcx_widens(store->type_v, w->n, direct);
   const lcx_shape *shape_k, *shape_v;
   lcx_store wide;
   lcx_span stored, widened;
   const lcx_span *span_k = &stored, *span_v = &stored;
   int64_t x = s.from / LCX_SPAN * LCX_SPAN;
-  if (wide_k || wide_v) { /* one span, refilled each time; widening prefetches the next one */
+  if (wide_k || wide_v) { /* one span, refilled each time */
     lcx_store_make(&wide, LONGCTX_F32, LONGCTX_F32, store->head_dim, store->head_dim_v, LCX_SPAN,
                    0);
     wide.tiles = 1;
@@ -4714,13 +4754,16 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
     LONGCTX_ASSERT(all.first < all.last); /* the rows' views leave no gap */
     stored = lcx_span_at(store, ring, slot);
     stored.fetch_alone = w->fetch_alone;
+    stored.widen_ahead = w->n > LCX_MANY ? 0 : stored.ahead;
     lcx_fetch_q8(store, &stored, w->n);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->wide_keys);
-    if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals);
-    lcx_qk(shape_k, sk, span_k, w, w->q[s.which], all);
+    lcx_qk(shape_k, sk, span_k, w, w->q[s.which], all,
+           lcx_share_of(&stored, wide_k, 0, store->val));
     kernel->soften(w, view, x);
+    if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals);
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, span_v, w, all);
-    lcx_pv(shape_v, sv, span_v, w, all);
+    lcx_pv(shape_v, sv, span_v, w, all,
+           lcx_share_of(&stored, wide_v, store->val, store->bytes));
   }
   for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
 }
@@ -4865,6 +4908,7 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   if (c->writes) LCX_CLEAR(&lcx_live_of(c->lc, c->layer)->tokens); /* no batch until join */
   lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
   w.fetch_alone = c->lc->fetch_alone;
+  w.direct = c->lc->direct;
   if (lcx_splits(c, parts)) lcx_split_part(c, &w, part, parts);
   else
     for (h = part; h < heads; h += parts) lcx_whole_head(c, &w, h);
@@ -5122,6 +5166,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_DESC_FIELDS
 #undef LCX_DIMS
 #undef LCX_DIRECT
+#undef LCX_MANY
 #undef LCX_FETCH
 #undef LCX_FOLDED
 #undef LCX_FORMAT
@@ -5180,6 +5225,9 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
+     1.1.10 Faster: prefill of float16 on Intel's processors, where more than 32 rows now share one
+            widened copy; int8 with several query heads to a KV head there, which had got slower in
+            1.1.9; prefill of bfloat16. No bit changed.
      1.1.9  Faster: int8 with several query heads to a KV head, over keys in no cache: the values'
             last lines are asked for earlier. No bit changed.
      1.1.8  Faster: parts that split KV heads share them out by tokens instead of by segments: of
