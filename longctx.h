@@ -637,8 +637,8 @@ on regardless."
 #define LCX_SEGMENT 512              /* tokens: the unit of merging partial results; likewise */
 #define LCX_ROWS 96                  /* most (token, head) rows in one pass over the keys */
 #define LCX_DIRECT 8                 /* up to so many rows, every set reads float16 unwidened */
-#define LCX_MANY 32                  /* more rows are so long at work on a span that they can
-                                        prefetch what the next one widens: lcx_share, room 13 */
+#define LCX_MANY 32                  /* more rows work so long on a span that widening it pays on
+                                        Intel, too, and that they prefetch for the next one */
 #define LCX_DIMS 576                 /* largest head_dim and head_dim_v */
 #define LCX_BIG 1.09951163e12f       /* 2^40: clamps queries and keys so that no score overflows */
 #define LCX_MAX 3.40282347e38f
@@ -896,7 +896,7 @@ typedef struct lcx_span {
   const unsigned char *tile[4];
   int at[4];       /* index of the group's first token in its tile                               */
   ptrdiff_t ahead; /* bytes to the ring's next span, for prefetch; 0 unless a tile is a span     */
-  ptrdiff_t widen_ahead; /* the same for widening; 0 if rows share that: lcx_share, room 13      */
+  ptrdiff_t widen_ahead; /* the same, for widening; 0 if rows do it instead: lcx_next, room 13   */
   int fetch_alone; /* prefetch for a single row, too: lcx_fetches_alone, room 7                  */
 } lcx_span;
 
@@ -951,7 +951,8 @@ typedef struct lcx_rows {
   float *line, *key;     /* [head dims + 32] a query, key or value on its way; a key, rotated    */
   float *wide_keys, *wide_vals; /* a span in float32; empty if unused, like the arrays below     */
   int fetch_alone;       /* lcx_span.fetch_alone of each span                                    */
-  int direct;            /* more rows share a widened copy of float16: lcx_direct_rows, room 7   */
+  int direct_rows;       /* most rows that read float16 unwidened, if the set's v_direct is not
+                            lower: lcx_direct_rows, room 7                                       */
   int careful;           /* other parts may be writing other 16-token tiles of this span         */
   int32_t *qi;           /* [n][head_dim/4, rounded up][2] 14-bit queries for int8 keys, packed  */
   float *qi_scale;       /* [n]                                                                  */
@@ -1091,7 +1092,8 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
        last. LCX_SHAPES refuses what does not fit a span or a panel
      v_single(type): the table entry for one row, from a narrower set (if in the build) that is
        faster there: one row of long vectors has too few chains to hide an fma's latency
-     v_direct: up to so many rows read float16 directly; more share one widened copy
+     v_direct: up to so many rows read float16 directly (on Intel's processors LCX_MANY at most:
+       lcx_direct_rows, room 7); more share one widened copy
 
    int8 dots, exact on every set: to each lane of a, vq_dot adds the dot of four neighbouring bytes
    of keys (unsigned) and four 14-bit integers, vw_dot that of four bytes of values (signed) and
@@ -1170,7 +1172,7 @@ LCX_T LCX_INLINE void LCX_FN(vq_store)(int32_t *q, v_f32 t)
 #define v_shapes_f16(S) S(F16, 6, 4, 1, 4, 4) S(F16, 4, 4, 1, 4, 4) S(F16, 1, 4, 1, 4, 3)
 #endif
 #define v_shapes_q8(S) S(Q8, 4, 2, 1, 4, 4) S(Q8, 1, 4, 1, 4, 4)
-#define v_direct LCX_ROWS /* reading half the bytes outweighs repeated widening */
+#define v_direct LCX_ROWS /* but for Intel's, reading half the bytes outweighs repeated widening */
 
 #elif LCX_PASS == LCX_AVX2
 #define LCX_HAVE_AVX2 1
@@ -1242,7 +1244,7 @@ LCX_T LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 #define v_shapes_f32(S) S(F32, 6, 2, 2, 2, 2) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 6)
 #define v_shapes_f16(S) S(F16, 6, 2, 2, 2, 2) S(F16, 4, 3, 2, 3, 2) S(F16, 1, 8, 4, 8, 6)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 8, 2, 8, 8)
-#define v_direct LCX_ROWS /* widening is free beside fma */
+#define v_direct LCX_ROWS /* but for Intel's, widening is free beside fma */
 
 #elif LCX_PASS == LCX_SSE2
 #define LCX_HAVE_SSE2 1
@@ -2571,7 +2573,8 @@ static int lcx_on_intel(void) { return 0; }
 static int lcx_fetches_alone(uint64_t bytes) { return lcx_on_intel() & (bytes > (2 << 20)); }
 
 /* More rows than this share a widened copy of float16, whatever a set's v_direct: on Intel's
-   processors a conversion takes the place of two multiply-adds, elsewhere it runs beside them. */
+   processors a conversion takes the place of one or two multiply-adds, elsewhere it runs beside
+   them. */
 static int lcx_direct_rows(void) { return lcx_on_intel() ? LCX_MANY : LCX_ROWS; }
 
 #if LCX_X86 && !defined(LONGCTX_NO_DISPATCH)
@@ -2703,8 +2706,8 @@ typedef struct lcx_label {
 struct longctx {
   lcx_label label;
   int32_t max_threads;
-  int16_t isa; /* this and what follows: chosen for the machine */
-  int8_t fetch_alone, direct; /* lcx_span.fetch_alone, lcx_rows.direct */
+  int16_t isa;                     /* this and the next two are chosen for the machine */
+  int8_t fetch_alone, direct_rows; /* as in lcx_rows */
   int64_t start, position;  /* 0 or seek's; of the next token */
   lcx_plan plan;
   lcx_wish wish; /* last: its layers and tables follow */
@@ -2972,7 +2975,8 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   w->backed = -1;
   w->back_layer = -1;
   if (!(wish->alibi_max_bias > 0)) w->slope = NULL;
-  w->n = w->careful = w->fetch_alone = w->direct = 0;
+  w->n = w->careful = w->fetch_alone = 0;
+  w->direct_rows = LCX_ROWS;
   w->head_dim = wish->head_dim;
   w->head_dim_v = wish->head_dim_v;
   w->stride = (int)stride;
@@ -3839,7 +3843,7 @@ static float lcx_slope(const lcx_wish *w, int h)
   return (float)(-LCX_LOG2E * (double)lcx_pow2_minus(bias));
 }
 
-/* From the wish: plan, layers, steps, slopes; from the machine: isa, fetch_alone, direct. */
+/* From the wish: plan, layers, steps, slopes; from the machine: isa, fetch_alone, direct_rows. */
 static void lcx_derive(longctx *lc, int max_threads)
 {
   const lcx_wish *w = &lc->wish;
@@ -3852,7 +3856,7 @@ static void lcx_derive(longctx *lc, int max_threads)
   lc->max_threads = max_threads;
   lc->isa = (int16_t)lcx_best_isa();
   lc->fetch_alone = (int8_t)lcx_fetches_alone(lc->plan.window);
-  lc->direct = (int8_t)lcx_direct_rows();
+  lc->direct_rows = (int8_t)lcx_direct_rows();
   for (i = -1; i < lcx_listed(w); ++i) {
     lcx_wish_layer l;
     const double *f = lcx_freqs_next(lc, i, &l, &at);
@@ -4640,37 +4644,40 @@ static const lcx_shape *lcx_shape_of(const lcx_shape *t, int type, int rows)
   return t;
 }
 
-/* What of the next span will be widened. Many rows each prefetch a share of it before they work on
-   this one, because memory sends it no faster; few leave it to widening, which takes as long as
-   memory does. bytes = 0: nothing to share. */
-typedef struct lcx_share { const unsigned char *next; int bytes; } lcx_share;
+/* The part of the next span that will be widened. Up to LCX_MANY rows leave its prefetch to
+   widening this one. More work far longer in qk and pv than widening takes, and longer than memory
+   takes to send a span: each group of rows asks for a portion before its kernel runs. bytes = 0:
+   nothing to prefetch. */
+typedef struct lcx_next { const unsigned char *at; int bytes; } lcx_next;
 
-/* Of what follows the stored span: its bytes from..to-1. */
-static lcx_share lcx_share_of(const lcx_span *stored, int widens, uint32_t from, uint32_t to)
+/* Bytes from..to-1 of the tile behind a stored span, visible or not, if they are wanted. */
+static lcx_next lcx_next_of(const lcx_span *stored, int wanted, uint32_t from, uint32_t to)
 {
-  lcx_share s = {NULL, 0};
-  if (widens && stored->widen_ahead != stored->ahead) {
-    s.next = stored->tile[0] + stored->ahead + from;
-    s.bytes = (int)(to - from);
+  lcx_next next = {NULL, 0};
+  if (wanted && stored->ahead != 0) {
+    next.at = stored->tile[0] + stored->ahead + from;
+    next.bytes = (int)(to - from);
   }
-  return s;
+  return next;
 }
 
-/* Rows r..r+rows-1 of n prefetch theirs. Inline, as lcx_fetch_q8. */
-LCX_INLINE void lcx_fetch_share(lcx_share s, int r, int rows, int n)
+/* Prefetches portions i..end-1 of n. Inline, or gcc 12 drops it as having no effect. */
+LCX_INLINE void lcx_fetch_next(lcx_next next, int i, int end, int n)
 {
-  int i, end = s.bytes * (r + rows) / n;
-  for (i = lcx_up(s.bytes * r / n, 64); i < end; i += 64) LCX_FETCH(s.next + i);
+  int b, last;
+  if (next.bytes == 0) return;
+  last = next.bytes * end / n;
+  for (b = lcx_up(next.bytes * i / n, 64); b < last; b += 64) LCX_FETCH(next.at + b);
 }
 
 /* Scores all rows over a span, with shapes from t on. */
 static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
-                   const float *q, lcx_hull all, lcx_share share)
+                   const float *q, lcx_hull all, lcx_next next)
 {
   int r;
   for (r = 0; r < w->n; r += t->rows) {
     t = lcx_shape_of(t, st->type_k, w->n - r);
-    lcx_fetch_share(share, r, t->rows, w->n);
+    lcx_fetch_next(next, r, r + t->rows, w->n);
     t->qk(st, sp, w, q, r, all.alike ? all : lcx_hull_of(w, r, r + t->rows));
   }
 }
@@ -4678,15 +4685,16 @@ static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, 
 /* Adds a span's weighted values to all rows. All take a panel before the next: it stays in the
    nearest cache. */
 static void lcx_pv(const lcx_shape *shapes, const lcx_store *st, const lcx_span *sp,
-                   const lcx_rows *w, lcx_hull all, lcx_share share)
+                   const lcx_rows *w, lcx_hull all, lcx_next next)
 {
-  int r, panel;
+  int r, panel, of = lcx_up(st->head_dim_v, LCX_PANEL) / LCX_PANEL * w->n;
   for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL) {
     const lcx_shape *t = shapes;
+    int before = panel / LCX_PANEL * w->n;
     for (r = 0; r < w->n; r += t->rows) {
       lcx_hull seen;
       t = lcx_shape_of(t, st->type_v, w->n - r);
-      if (panel == 0) lcx_fetch_share(share, r, t->rows, w->n);
+      lcx_fetch_next(next, before + r, before + r + t->rows, of);
       seen = all.alike ? all : lcx_hull_of(w, r, r + t->rows);
       if (seen.first < seen.last) t->pv(st, sp, w, r, panel, seen);
     }
@@ -4705,8 +4713,8 @@ static float lcx_sum_of(const float *lane)
 
 /* Prefetches what int8's kernels would wait for: the span's scales, read all at once after what
    they scale; and for several rows the next span's last 2 KB, because pv asks for values faster
-   than memory sends them (fetch_alone: on Intel's processors, which lose by it). Inline, or gcc 12
-   drops it as having no effect. */
+   than memory sends them (not where fetch_alone is set: Intel's processors lose by it). Inline, or
+   gcc 12 drops it as having no effect. */
 LCX_INLINE void lcx_fetch_q8(const lcx_store *st, const lcx_span *sp, int rows)
 {
   int g, last;
@@ -4726,7 +4734,7 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
   const lcx_store *sk = store, *sv = store;
   const lcx_view *view = w->view[s.which];
   int r, slot, per_span = LCX_SPAN / store->tile; /* tiles not of 16 or 64: only one span */
-  int direct = lcx_min(kernel->direct, w->direct);
+  int direct = lcx_min(kernel->direct, w->direct_rows), many = w->n > LCX_MANY;
   int wide_k = lcx_widens(store->type_k, w->n, direct);
   int wide_v = lcx_widens(store->type_v, w->n, direct);
   const lcx_shape *shape_k, *shape_v;
@@ -4754,16 +4762,16 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
     LONGCTX_ASSERT(all.first < all.last); /* the rows' views leave no gap */
     stored = lcx_span_at(store, ring, slot);
     stored.fetch_alone = w->fetch_alone;
-    stored.widen_ahead = w->n > LCX_MANY ? 0 : stored.ahead;
+    stored.widen_ahead = many ? 0 : stored.ahead;
     lcx_fetch_q8(store, &stored, w->n);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->wide_keys);
     lcx_qk(shape_k, sk, span_k, w, w->q[s.which], all,
-           lcx_share_of(&stored, wide_k, 0, store->val));
+           lcx_next_of(&stored, wide_k && many, 0, store->val));
     kernel->soften(w, view, x);
-    if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals);
+    if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals); /* no sooner: for caches */
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, span_v, w, all);
     lcx_pv(shape_v, sv, span_v, w, all,
-           lcx_share_of(&stored, wide_v, store->val, store->bytes));
+           lcx_next_of(&stored, wide_v && many, store->val, store->bytes));
   }
   for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
 }
@@ -4908,7 +4916,7 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   if (c->writes) LCX_CLEAR(&lcx_live_of(c->lc, c->layer)->tokens); /* no batch until join */
   lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
   w.fetch_alone = c->lc->fetch_alone;
-  w.direct = c->lc->direct;
+  w.direct_rows = c->lc->direct_rows;
   if (lcx_splits(c, parts)) lcx_split_part(c, &w, part, parts);
   else
     for (h = part; h < heads; h += parts) lcx_whole_head(c, &w, h);
@@ -5166,7 +5174,6 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_DESC_FIELDS
 #undef LCX_DIMS
 #undef LCX_DIRECT
-#undef LCX_MANY
 #undef LCX_FETCH
 #undef LCX_FOLDED
 #undef LCX_FORMAT
@@ -5189,6 +5196,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_LAYER_FIELDS
 #undef LCX_LOG2E
 #undef LCX_MAGIC
+#undef LCX_MANY
 #undef LCX_MASKED
 #undef LCX_MAX
 #undef LCX_MEMORY_AHEAD
@@ -5226,8 +5234,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 
 /* CHANGELOG
      1.1.10 Faster: prefill of float16 on Intel's processors, where more than 32 rows now share one
-            widened copy; int8 with several query heads to a KV head there, which had got slower in
-            1.1.9; prefill of bfloat16. No bit changed.
+            widened copy, and int8 with several query heads to a KV head, which 1.1.9 had slowed
+            down there; prefill of what is widened (bfloat16; float16 without AVX2). No bit changed.
      1.1.9  Faster: int8 with several query heads to a KV head, over keys in no cache: the values'
             last lines are asked for earlier. No bit changed.
      1.1.8  Faster: parts that split KV heads share them out by tokens instead of by segments: of
