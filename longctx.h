@@ -896,11 +896,11 @@ typedef struct lcx_span {
   const unsigned char *tile[4];
   int at[4];       /* index of the group's first token in its tile                               */
   ptrdiff_t ahead; /* bytes to the ring's next span, for prefetch; 0 unless a tile is a span     */
-  ptrdiff_t widen_ahead; /* the same, for widening; 0 if rows do it instead: lcx_next, room 13   */
   int fetch_alone; /* prefetch for a single row, too: lcx_fetches_alone, room 7                  */
+  int fetch_widen; /* widening prefetches; else the rows do, see lcx_next_is, room 13            */
 } lcx_span;
 
-/* The span that starts with the tile in ring slot `slot`; widen_ahead, fetch_alone are left 0. */
+/* The span that starts with the tile in ring slot `slot`; the fetch_ flags are left 0. */
 LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, int slot)
 {
   lcx_span r;
@@ -911,8 +911,7 @@ LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, i
   }
   r.ahead = s->tile != LCX_SPAN ? 0 : slot + 1 < s->tiles ? (ptrdiff_t)s->bytes
                                                           : -(ptrdiff_t)s->bytes * slot;
-  r.widen_ahead = 0;
-  r.fetch_alone = 0;
+  r.fetch_alone = r.fetch_widen = 0;
   return r;
 }
 
@@ -937,6 +936,10 @@ typedef struct lcx_rows {
   int n, head_dim, head_dim_v;
   int stride;            /* floats between rows of o and sum_o: head_dim_v rounded up to 64      */
   float cap;             /* soft-cap in base 2; 0 = none                                         */
+  int16_t direct_rows;   /* most rows that read float16 unwidened, if the set's v_direct is not
+                            lower: lcx_direct_rows, room 7                                       */
+  int8_t fetch_alone;    /* lcx_span.fetch_alone of each span                                    */
+  int8_t careful;        /* other parts may be writing other 16-token tiles of this span         */
   float *q[3];           /* [n][head_dim] scaled to base 2, rotated; LCX_FED's is the window's   */
   lcx_view *view[3];     /* [n]                                                                  */
   float *slope;          /* [n] ALiBi in base 2, negative; NULL = none                           */
@@ -950,10 +953,6 @@ typedef struct lcx_rows {
   float *turn[2];        /* [3][rope_dims/2 + 16] cos, sin, -sin: for the window, for the sinks  */
   float *line, *key;     /* [head dims + 32] a query, key or value on its way; a key, rotated    */
   float *wide_keys, *wide_vals; /* a span in float32; empty if unused, like the arrays below     */
-  int fetch_alone;       /* lcx_span.fetch_alone of each span                                    */
-  int direct_rows;       /* most rows that read float16 unwidened, if the set's v_direct is not
-                            lower: lcx_direct_rows, room 7                                       */
-  int careful;           /* other parts may be writing other 16-token tiles of this span         */
   int32_t *qi;           /* [n][head_dim/4, rounded up][2] 14-bit queries for int8 keys, packed  */
   float *qi_scale;       /* [n]                                                                  */
   int32_t *qi_shift;     /* [n] what the +128 of the keys adds to a dot product, negated         */
@@ -965,6 +964,8 @@ typedef struct lcx_rows {
   float *val, *recalled; /* [strips][16][16] values to be folded; what 16 rows recall            */
   int64_t backed;        /* position of the first key that back[] is for, -1 = none              */
   int back_layer;        /* and the layer                                                        */
+  int next_bytes;        /* what qk or pv prefetches of the next span: lcx_next_is, room 13      */
+  const unsigned char *next;
 } lcx_rows;
 
 /* The shape of one KV head's memory: M in strips of 16 columns, [strips][head_dim][16], so that a
@@ -2093,12 +2094,13 @@ LCX_T static void LCX_FN(widen_keys)(const lcx_store *st, const lcx_span *sp, lc
                                      float *keys)
 {
   int c, d, dims = st->head_dim, type = st->type_k, step = st->tile * 2;
+  ptrdiff_t ahead = sp->fetch_widen ? sp->ahead : 0;
   for (c = part.first / 16 * 16; c < part.last; c += 16) {
     const unsigned char *p = lcx_column(sp, c, 2);
     float *to = keys + c;
     for (d = 0; d < dims; ++d, p += step, to += LCX_SPAN)
-      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, sp->widen_ahead, 16, to);
-      else LCX_FN(widen)(LONGCTX_BF16, p, sp->widen_ahead, 16, to);
+      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, ahead, 16, to);
+      else LCX_FN(widen)(LONGCTX_BF16, p, ahead, 16, to);
   }
 }
 
@@ -2107,14 +2109,15 @@ LCX_T static void LCX_FN(widen_vals)(const lcx_store *st, const lcx_span *sp, lc
                                      float *vals)
 {
   int d, t, type = st->type_v;
+  ptrdiff_t ahead = sp->fetch_widen ? sp->ahead : 0;
   for (d = 0; d < st->head_dim_v; d += LCX_PANEL) {
     int width = lcx_panel_width(st, d);
     for (t = part.first; t < part.last; ++t) { /* the next token overwrites what hangs over */
       const unsigned char *p = sp->tile[t / 16] + st->val;
       float *to = vals + d * LCX_SPAN + t * width;
       p += lcx_val_at(st, sp->at[t / 16] + t % 16, d);
-      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, sp->widen_ahead, width, to);
-      else LCX_FN(widen)(LONGCTX_BF16, p, sp->widen_ahead, width, to);
+      if (type == LONGCTX_F16) LCX_FN(widen)(LONGCTX_F16, p, ahead, width, to);
+      else LCX_FN(widen)(LONGCTX_BF16, p, ahead, width, to);
     }
   }
 }
@@ -2575,7 +2578,11 @@ static int lcx_fetches_alone(uint64_t bytes) { return lcx_on_intel() & (bytes > 
 /* More rows than this share a widened copy of float16, whatever a set's v_direct: on Intel's
    processors a conversion takes the place of one or two multiply-adds, elsewhere it runs beside
    them. */
-static int lcx_direct_rows(void) { return lcx_on_intel() ? LCX_MANY : LCX_ROWS; }
+static int lcx_direct_rows(void)
+{
+  static const int8_t rows[2] = {LCX_ROWS, LCX_MANY};
+  return rows[lcx_on_intel()];
+}
 
 #if LCX_X86 && !defined(LONGCTX_NO_DISPATCH)
 /* Do cpuid leaves 1 and 7 have isa, and does the system save its registers (kept: XCR0)? */
@@ -4644,40 +4651,36 @@ static const lcx_shape *lcx_shape_of(const lcx_shape *t, int type, int rows)
   return t;
 }
 
-/* The part of the next span that will be widened. Up to LCX_MANY rows leave its prefetch to
-   widening this one. More work far longer in qk and pv than widening takes, and longer than memory
-   takes to send a span: each group of rows asks for a portion before its kernel runs. bytes = 0:
-   nothing to prefetch. */
-typedef struct lcx_next { const unsigned char *at; int bytes; } lcx_next;
-
-/* Bytes from..to-1 of the tile behind a stored span, visible or not, if they are wanted. */
-static lcx_next lcx_next_of(const lcx_span *stored, int wanted, uint32_t from, uint32_t to)
+/* Sets what rows prefetch of the tile behind a stored span: bytes from..to-1 if they will be
+   widened, else nothing. Up to LCX_MANY rows leave it to widening. More work far longer in qk and
+   pv than widening takes, and longer than memory takes to send a span: each group of rows asks for
+   a portion before its kernel runs. */
+static void lcx_next_is(lcx_rows *w, const lcx_span *stored, int widens, uint32_t from,
+                        uint32_t to)
 {
-  lcx_next next = {NULL, 0};
-  if (wanted && stored->ahead != 0) {
-    next.at = stored->tile[0] + stored->ahead + from;
-    next.bytes = (int)(to - from);
-  }
-  return next;
+  w->next_bytes = 0;
+  if (!widens || stored->fetch_widen || stored->ahead == 0) return;
+  w->next = stored->tile[0] + stored->ahead + from;
+  w->next_bytes = (int)(to - from);
 }
 
 /* Prefetches portions i..end-1 of n. Inline, or gcc 12 drops it as having no effect. */
-LCX_INLINE void lcx_fetch_next(lcx_next next, int i, int end, int n)
+LCX_INLINE void lcx_fetch_next(const lcx_rows *w, int i, int end, int n)
 {
   int b, last;
-  if (next.bytes == 0) return;
-  last = next.bytes * end / n;
-  for (b = lcx_up(next.bytes * i / n, 64); b < last; b += 64) LCX_FETCH(next.at + b);
+  if (w->next_bytes == 0) return;
+  last = w->next_bytes * end / n;
+  for (b = lcx_up(w->next_bytes * i / n, 64); b < last; b += 64) LCX_FETCH(w->next + b);
 }
 
 /* Scores all rows over a span, with shapes from t on. */
 static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
-                   const float *q, lcx_hull all, lcx_next next)
+                   const float *q, lcx_hull all)
 {
   int r;
   for (r = 0; r < w->n; r += t->rows) {
     t = lcx_shape_of(t, st->type_k, w->n - r);
-    lcx_fetch_next(next, r, r + t->rows, w->n);
+    lcx_fetch_next(w, r, r + t->rows, w->n);
     t->qk(st, sp, w, q, r, all.alike ? all : lcx_hull_of(w, r, r + t->rows));
   }
 }
@@ -4685,7 +4688,7 @@ static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, 
 /* Adds a span's weighted values to all rows. All take a panel before the next: it stays in the
    nearest cache. */
 static void lcx_pv(const lcx_shape *shapes, const lcx_store *st, const lcx_span *sp,
-                   const lcx_rows *w, lcx_hull all, lcx_next next)
+                   const lcx_rows *w, lcx_hull all)
 {
   int r, panel, of = lcx_up(st->head_dim_v, LCX_PANEL) / LCX_PANEL * w->n;
   for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL) {
@@ -4694,7 +4697,7 @@ static void lcx_pv(const lcx_shape *shapes, const lcx_store *st, const lcx_span 
     for (r = 0; r < w->n; r += t->rows) {
       lcx_hull seen;
       t = lcx_shape_of(t, st->type_v, w->n - r);
-      lcx_fetch_next(next, before + r, before + r + t->rows, of);
+      lcx_fetch_next(w, before + r, before + r + t->rows, of);
       seen = all.alike ? all : lcx_hull_of(w, r, r + t->rows);
       if (seen.first < seen.last) t->pv(st, sp, w, r, panel, seen);
     }
@@ -4734,7 +4737,7 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
   const lcx_store *sk = store, *sv = store;
   const lcx_view *view = w->view[s.which];
   int r, slot, per_span = LCX_SPAN / store->tile; /* tiles not of 16 or 64: only one span */
-  int direct = lcx_min(kernel->direct, w->direct_rows), many = w->n > LCX_MANY;
+  int direct = lcx_min(kernel->direct, w->direct_rows);
   int wide_k = lcx_widens(store->type_k, w->n, direct);
   int wide_v = lcx_widens(store->type_v, w->n, direct);
   const lcx_shape *shape_k, *shape_v;
@@ -4762,16 +4765,16 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
     LONGCTX_ASSERT(all.first < all.last); /* the rows' views leave no gap */
     stored = lcx_span_at(store, ring, slot);
     stored.fetch_alone = w->fetch_alone;
-    stored.widen_ahead = many ? 0 : stored.ahead;
+    stored.fetch_widen = w->n <= LCX_MANY;
     lcx_fetch_q8(store, &stored, w->n);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->wide_keys);
-    lcx_qk(shape_k, sk, span_k, w, w->q[s.which], all,
-           lcx_next_of(&stored, wide_k && many, 0, store->val));
+    lcx_next_is(w, &stored, wide_k, 0, store->val);
+    lcx_qk(shape_k, sk, span_k, w, w->q[s.which], all);
     kernel->soften(w, view, x);
     if (wide_v) kernel->widen_vals(store, &stored, all, w->wide_vals); /* no sooner: for caches */
     if (sv->type_v == LONGCTX_Q8) kernel->quantise_w(sv, span_v, w, all);
-    lcx_pv(shape_v, sv, span_v, w, all,
-           lcx_next_of(&stored, wide_v && many, store->val, store->bytes));
+    lcx_next_is(w, &stored, wide_v, store->val, store->bytes);
+    lcx_pv(shape_v, sv, span_v, w, all);
   }
   for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
 }
