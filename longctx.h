@@ -4720,13 +4720,13 @@ static float lcx_sum_of(const float *lane)
    gcc 12 drops it as having no effect. */
 LCX_INLINE void lcx_fetch_q8(const lcx_store *st, const lcx_span *sp, int rows)
 {
-  int g, last;
+  int g, last, early = (rows > 1) & !sp->fetch_alone;
   if (st->type_k != LONGCTX_Q8 && st->type_v != LONGCTX_Q8) return;
   for (g = 0; g < 4; ++g) {
     LCX_FETCH(sp->tile[g] + st->scale_k + 4 * sp->at[g]);
     LCX_FETCH(sp->tile[g] + st->scale_v + 4 * sp->at[g]);
   }
-  last = rows > 1 && !sp->fetch_alone && sp->ahead != 0 ? lcx_min(2048, (int)st->bytes) : 0;
+  last = early && sp->ahead != 0 ? lcx_min(2048, (int)st->bytes) : 0;
   for (; last > 0; last -= 64) LCX_FETCH(sp->tile[0] + sp->ahead + st->bytes - last);
 }
 
