@@ -637,8 +637,8 @@ on regardless."
 #define LCX_SEGMENT 512              /* tokens: the unit of merging partial results; likewise */
 #define LCX_ROWS 96                  /* most (token, head) rows in one pass over the keys */
 #define LCX_DIRECT 8                 /* up to so many rows, every set reads float16 unwidened */
-#define LCX_MANY 32                  /* more rows work so long on a span that widening it pays on
-                                        Intel, too, and that they prefetch for the next one */
+#define LCX_MANY 32                  /* more rows work so long on a span that on Intel's processors
+                                        it pays to widen it, and that they prefetch the next one */
 #define LCX_DIMS 576                 /* largest head_dim and head_dim_v */
 #define LCX_BIG 1.09951163e12f       /* 2^40: clamps queries and keys so that no score overflows */
 #define LCX_MAX 3.40282347e38f
@@ -965,7 +965,7 @@ typedef struct lcx_rows {
   int64_t backed;        /* position of the first key that back[] is for, -1 = none              */
   int back_layer;        /* and the layer                                                        */
   int next_bytes;        /* what qk or pv prefetches of the next span: lcx_next_is, room 13      */
-  const unsigned char *next;
+  const unsigned char *next; /* and from where                                                   */
 } lcx_rows;
 
 /* The shape of one KV head's memory: M in strips of 16 columns, [strips][head_dim][16], so that a
