@@ -1082,6 +1082,7 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
    v_fma(a, b, 0). So no compiler can contract anything of ours, in any mode, and bits stay the
    same; class two's own v_fma keeps its product apart by hand.
 
+     v_set(x): every lane x          v_all(p): every lane *p, where a set has a better way for it
      v_max(a, b) = a > b ? a : b     v_min(a, b) = a < b ? a : b     exactly so, also for NaN
      v_pick(a, b, x, y) = a < b ? x : y
      v_exp2i(p, t): p * 2^i, i the low bits of t, by integer addition to the exponent
@@ -1111,6 +1112,17 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
 #define v_width 16
 #define v_f32 __m512
 #define v_set(x) _mm512_set1_ps(x)
+LCX_T LCX_INLINE v_f32 LCX_FN(all)(const float *p)
+{ /* loaded as an integer: as a float, beside conversions, it costs Zen 4 an eighth of its fma */
+#if LCX_GNU && defined(__clang__)
+  v_f32 a;
+  __asm__("vpbroadcastd {%1, %0|%0, %1}" : "=v"(a) : "m"(*p)); /* or clang makes it a float's */
+  return a;
+#else
+  return _mm512_castsi512_ps(_mm512_set1_epi32((int32_t)lcx_bits(*p)));
+#endif
+}
+#define v_all(p) LCX_FN(all)(p)
 #define v_load(p) _mm512_loadu_ps(p)
 #define v_store(p, a) _mm512_storeu_ps(p, a)
 #define v_load_f16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
@@ -1565,6 +1577,9 @@ LCX_INLINE void LCX_FN(shorts)(int32_t *w, int j, float t, uint32_t bits)
 #endif
 #define v_direct LCX_DIRECT
 #endif
+#ifndef v_all
+#define v_all(p) v_set(*(p))
+#endif
 
 /* ============================================================================================ */
 /* == 6 KERNELS ==                                                                              */
@@ -1754,7 +1769,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_set(0.0f);
   }
   for (d = 0; d < dims; ++d, at += step) {
-    v_f32 b = v_set(q[d]);
+    v_f32 b = v_all(q + d);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
       if (early && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
@@ -1762,7 +1777,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
       acc[0][j] = v_fma(x[j], b, acc[0][j]);
     }
     LCX_UNROLL for (i = 1; i < rows; ++i) {
-      b = v_set(q[i * dims + d]);
+      b = v_all(q + i * dims + d);
       LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
     }
   }
@@ -1828,7 +1843,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     int end = st->tile == 16 ? lcx_min(t - (int)in + 16, last) : last;
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_of(st, type, sp->at[g] + (int)in, dim);
     for (; t < end; ++t, v += pitch) {
-      v_f32 b = v_set(p[t]);
+      v_f32 b = v_all(p + t);
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
         if (early && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
@@ -1837,7 +1852,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
       }
       LCX_UNROLL for (i = 1; i < rows; ++i) {
         LCX_IN_TURN();
-        b = v_set(p[i * LCX_SPAN + t]);
+        b = v_all(p + i * LCX_SPAN + t);
         LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
       }
     }
@@ -2207,7 +2222,7 @@ LCX_T LCX_INLINE void LCX_FN(product_tile)(int rows, int strips, const float *a,
       LCX_FETCH(b + (size_t)i * strip_b + (size_t)k * LCX_STRIP + ahead);
     LCX_UNROLL for (i = 0; i < rows * strips; ++i) {
       const float *y = b + (size_t)(i % strips) * strip_b + k * LCX_STRIP;
-      x = v_set(a[i / strips * row_a + k * k_a]);
+      x = v_all(a + i / strips * row_a + k * k_a);
       LCX_UNROLL for (j = 0; j < LCX_STRIP / v_width; ++j)
         acc[i][j] = v_fma(v_load(y + j * v_width), x, acc[i][j]);
     }
@@ -2441,6 +2456,7 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef LCX_LOAD_HALF
 #undef LCX_LOAD
 #undef v_set
+#undef v_all
 #undef v_load
 #undef v_store
 #undef v_load_f16
