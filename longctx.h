@@ -900,19 +900,16 @@ typedef struct lcx_span {
   int fetch_widen; /* widening prefetches; else the rows do, see lcx_next_is, room 13            */
 } lcx_span;
 
-/* The span that starts with the tile in ring slot `slot`; the fetch_ flags are left 0. */
-LCX_INLINE lcx_span lcx_span_at(const lcx_store *s, const unsigned char *ring, int slot)
+/* Sets *r to the span that starts with the tile in ring slot `slot`, but for the fetch_ flags. */
+LCX_INLINE void lcx_span_at(const lcx_store *s, const unsigned char *ring, int slot, lcx_span *r)
 {
-  lcx_span r;
   int g;
   for (g = 0; g < 4; ++g) {
-    r.tile[g] = ring + (size_t)(s->tile == 16 ? (slot + g) % s->tiles : slot) * s->bytes;
-    r.at[g] = s->tile == 16 ? 0 : 16 * g;
+    r->tile[g] = ring + (size_t)(s->tile == 16 ? (slot + g) % s->tiles : slot) * s->bytes;
+    r->at[g] = s->tile == 16 ? 0 : 16 * g;
   }
-  r.ahead = s->tile != LCX_SPAN ? 0 : slot + 1 < s->tiles ? (ptrdiff_t)s->bytes
-                                                          : -(ptrdiff_t)s->bytes * slot;
-  r.fetch_alone = r.fetch_widen = 0;
-  return r;
+  r->ahead = s->tile != LCX_SPAN ? 0 : slot + 1 < s->tiles ? (ptrdiff_t)s->bytes
+                                                           : -(ptrdiff_t)s->bytes * slot;
 }
 
 /* Column c of a span where a token takes `size` bytes. */
@@ -4766,7 +4763,8 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
                    0);
     wide.tiles = 1;
     wide.val = (uint32_t)(w->wide_vals - w->wide_keys) * (uint32_t)sizeof(float);
-    widened = lcx_span_at(&wide, (const unsigned char *)w->wide_keys, 0);
+    lcx_span_at(&wide, (const unsigned char *)w->wide_keys, 0, &widened);
+    widened.fetch_alone = widened.fetch_widen = 0;
     if (wide_k) sk = &wide, span_k = &widened;
     if (wide_v) sv = &wide, span_v = &widened;
   }
@@ -4775,13 +4773,13 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
   memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
+  stored.fetch_alone = w->fetch_alone;
+  stored.fetch_widen = w->n <= LCX_MANY;
   slot = lcx_slot_of(store, x);
   for (; x < s.to; x += LCX_SPAN, slot = (slot + per_span) % store->tiles) {
     lcx_hull all = lcx_visible(w, view, x);
     LONGCTX_ASSERT(all.first < all.last); /* the rows' views leave no gap */
-    stored = lcx_span_at(store, ring, slot);
-    stored.fetch_alone = w->fetch_alone;
-    stored.fetch_widen = w->n <= LCX_MANY;
+    lcx_span_at(store, ring, slot, &stored);
     lcx_fetch_q8(store, &stored, w->n);
     if (wide_k) kernel->widen_keys(store, &stored, all, w->wide_keys);
     lcx_next_is(w, &stored, wide_k, 0, store->val);

@@ -250,7 +250,7 @@ static void test_widen(void)
         t_case("%s, %d from %x", longctx_isa_name(isa), type, (unsigned)first);
         lcx_store_make(&st, type, type, DIMS, DIMS, TILE, 0);
         st.tiles = 1;
-        sp = lcx_span_at(&st, (const unsigned char *)h, 0);
+        lcx_span_at(&st, (const unsigned char *)h, 0, &sp);
         for (i = 0; i < MANY; i++) h[i] = (uint16_t)(first + i);
         lcx_kernels_of(isa)->widen_keys(&st, &sp, all, x);
         for (wrong = i = 0; i < MANY; i++) {
