@@ -469,7 +469,7 @@ LONGCTX_API const char *longctx_isa_name(int isa);
      ? (int64_t)LONGCTX_STATIC_OR_1(max_batch) * (ratio)                                         \
      : 96)
 #define LONGCTX_STATIC_WIDE(r, dims, type)                                                       \
-  ((type) == LONGCTX_BF16 || ((type) == LONGCTX_F16 && (r) > 8) ? 64 * (dims) + 64 : 0)
+  (((type) == LONGCTX_BF16 || (type) == LONGCTX_F16) && (r) > 8 ? 64 * (dims) + 64 : 0)
 #define LONGCTX_STATIC_WORK(r, dims, sinks, type_k, type_v)                                      \
   (64 + LONGCTX_STATIC_UP(                                                                       \
           16 + 72 * (r) +                                                                        \
@@ -636,7 +636,7 @@ on regardless."
 #define LCX_SPAN 64                  /* tokens: the unit of softmax; another changes every bit */
 #define LCX_SEGMENT 512              /* tokens: the unit of merging partial results; likewise */
 #define LCX_ROWS 96                  /* most (token, head) rows in one pass over the keys */
-#define LCX_DIRECT 8                 /* up to so many rows, every set reads float16 unwidened */
+#define LCX_DIRECT 8                 /* up to so many rows, every set reads halves unwidened   */
 #define LCX_MANY 32                  /* more rows work so long on a span that on Intel's processors
                                         it pays to widen it, and that they prefetch the next one */
 #define LCX_DIMS 576                 /* largest head_dim and head_dim_v */
@@ -933,7 +933,7 @@ typedef struct lcx_rows {
   int n, head_dim, head_dim_v;
   int stride;            /* floats between rows of o and sum_o: head_dim_v rounded up to 64      */
   float cap;             /* soft-cap in base 2; 0 = none                                         */
-  int16_t direct_rows;   /* most rows that read float16 unwidened, if the set's v_direct is not
+  int16_t direct_rows;   /* most rows that read halves unwidened, if the set's v_direct is not
                             lower: lcx_direct_rows, room 7                                       */
   int8_t fetch_alone;    /* lcx_span.fetch_alone of each span                                    */
   int8_t careful;        /* other parts may be writing other 16-token tiles of this span         */
@@ -1033,10 +1033,11 @@ typedef struct lcx_kernels {
   void (*sum)(float *x, const float *more, float *rest, int n, int onto);
 } lcx_kernels;
 
-/* Is it widened to float32, span by span? bfloat16 always, float16 for more than `direct` rows. */
+/* Is it widened to float32, span by span? Halves (float16, bfloat16) are, for more than `direct`
+   rows. */
 LCX_INLINE int lcx_widens(int type, int rows, int direct)
 {
-  return type == LONGCTX_BF16 || (type == LONGCTX_F16 && rows > direct);
+  return (type == LONGCTX_F16 || type == LONGCTX_BF16) && rows > direct;
 }
 
 #if LCX_GNU && !defined(__clang__)
@@ -1091,8 +1092,8 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
        last. LCX_SHAPES refuses what does not fit a span or a panel
      v_single(type): the table entry for one row, from a narrower set (if in the build) that is
        faster there: one row of long vectors has too few chains to hide an fma's latency
-     v_direct: up to so many rows read float16 directly (on Intel's processors LCX_MANY at most:
-       lcx_direct_rows, room 7); more share one widened copy
+     v_direct: up to so many rows read float16 and bfloat16 directly (on Intel's processors LCX_MANY
+       at most: lcx_direct_rows, room 7); more share one widened copy
 
    int8 dots, exact on every set: to each lane of a, vq_dot adds the dot of four neighbouring bytes
    of keys (unsigned) and four 14-bit integers, vw_dot that of four bytes of values (signed) and
@@ -1175,11 +1176,11 @@ LCX_T LCX_INLINE void LCX_FN(vq_store)(int32_t *q, v_f32 t)
   _mm_storeu_si128((__m128i *)(void *)((w) + (j) / 4), _mm512_cvtepi32_epi8(_mm512_castps_si512(t)))
 #ifdef LCX_HAVE_AVX2
 #define v_shapes_f32(S) S(F32, 6, 4, 1, 4, 4) S(F32, 4, 4, 1, 4, 4)
-#define v_shapes_f16(S) S(F16, 6, 4, 1, 4, 4) S(F16, 4, 4, 1, 4, 4)
-#define v_single(type) {LONGCTX_##type, 1, lcx_qk_##type##_1_avx2, lcx_pv_##type##_1_avx2}
+#define v_shapes_half(S, type) S(type, 4, 4, 1, 4, 4)
+#define v_single(type) {LONGCTX_##type, 1, lcx_qk_##type##_1_avx2, lcx_pv_##type##_1_avx2},
 #else
 #define v_shapes_f32(S) S(F32, 6, 4, 1, 4, 4) S(F32, 4, 4, 1, 4, 4) S(F32, 1, 4, 1, 4, 3)
-#define v_shapes_f16(S) S(F16, 6, 4, 1, 4, 4) S(F16, 4, 4, 1, 4, 4) S(F16, 1, 4, 1, 4, 3)
+#define v_shapes_half(S, type) S(type, 4, 4, 1, 4, 4) S(type, 1, 4, 1, 4, 3)
 #endif
 #define v_shapes_q8(S) S(Q8, 4, 2, 1, 4, 4) S(Q8, 1, 4, 1, 4, 4)
 #define v_direct LCX_ROWS /* but for Intel's, reading half the bytes outweighs repeated widening */
@@ -1252,7 +1253,7 @@ LCX_T LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 #define vq_store(q, d, t) LCX_FN(even_odd)((q) + (d) / 2, t, 65535)
 #define vw_store(w, j, t) LCX_FN(even_odd)((w) + (j) / 2, t, 255)
 #define v_shapes_f32(S) S(F32, 6, 2, 2, 2, 2) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 6)
-#define v_shapes_f16(S) S(F16, 6, 2, 2, 2, 2) S(F16, 4, 3, 2, 3, 2) S(F16, 1, 8, 4, 8, 6)
+#define v_shapes_half(S, type) S(type, 6, 2, 2, 2, 2) S(type, 4, 3, 2, 3, 2) S(type, 1, 8, 4, 8, 6)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 8, 2, 8, 8)
 #define v_direct LCX_ROWS /* but for Intel's, widening is free beside fma */
 
@@ -1336,7 +1337,7 @@ LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 #define vq_store(q, d, t) LCX_FN(even_odd)((q) + (d) / 2, t, 65535)
 #define vw_store(w, j, t) LCX_FN(even_odd)((w) + (j) / 2, t, 255)
 #define v_shapes_f32(S) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 8)
-#define v_shapes_f16(S) S(F16, 4, 2, 2, 2, 2) S(F16, 1, 8, 4, 8, 8)
+#define v_shapes_half(S, type) S(type, 4, 2, 2, 2, 2) S(type, 1, 8, 4, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 4, 4, 4, 4)
 #define v_direct LCX_DIRECT
 
@@ -1400,7 +1401,7 @@ LCX_INLINE void LCX_FN(shorts)(int32_t *w, v_f32 t, uint16_t bits)
 #define vq_store(q, d, t) LCX_FN(shorts)((q) + (d) / 2, t, 65535)
 #define vw_store(w, j, t) LCX_FN(shorts)((w) + (j) / 2, t, 255)
 #define v_shapes_f32(S) S(F32, 6, 4, 4, 4, 4) S(F32, 4, 4, 4, 4, 4) S(F32, 1, 8, 4, 8, 4)
-#define v_shapes_f16(S) S(F16, 4, 4, 4, 4, 4) S(F16, 1, 8, 4, 8, 4)
+#define v_shapes_half(S, type) S(type, 4, 4, 4, 4, 4) S(type, 1, 8, 4, 8, 4)
 #define v_shapes_q8(S) S(Q8, 4, 4, 4, 4, 4) S(Q8, 1, 4, 4, 4, 4)
 #define v_direct LCX_DIRECT
 
@@ -1467,7 +1468,7 @@ LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 #define vq_store(q, d, t) LCX_FN(even_odd)((q) + (d) / 2, t, 65535)
 #define vw_store(w, j, t) LCX_FN(even_odd)((w) + (j) / 2, t, 255)
 #define v_shapes_f32(S) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 8)
-#define v_shapes_f16(S) S(F16, 4, 2, 2, 2, 2) S(F16, 1, 8, 4, 8, 8)
+#define v_shapes_half(S, type) S(type, 4, 2, 2, 2, 2) S(type, 1, 8, 4, 8, 8)
 #define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 4, 4, 4, 4)
 #define v_direct LCX_DIRECT
 
@@ -1565,11 +1566,11 @@ LCX_INLINE void LCX_FN(shorts)(int32_t *w, int j, float t, uint32_t bits)
 #define vw_store(w, j, t) LCX_FN(shorts)(w, j, t, 255)
 #if LCX_X86 || LCX_SMALL /* only a reference beside faster sets, or -Os: small, not fast */
 #define v_shapes_f32(S) S(F32, 4, 1, 1, 1, 1) S(F32, 1, 1, 1, 1, 1)
-#define v_shapes_f16(S) S(F16, 1, 1, 1, 1, 1)
+#define v_shapes_half(S, type) S(type, 1, 1, 1, 1, 1)
 #define v_shapes_q8(S) S(Q8, 1, 1, 1, 1, 1)
 #else
 #define v_shapes_f32(S) S(F32, 4, 1, 1, 1, 1) S(F32, 1, 4, 1, 4, 1)
-#define v_shapes_f16(S) S(F16, 1, 4, 1, 4, 1)
+#define v_shapes_half(S, type) S(type, 1, 4, 1, 4, 1)
 #define v_shapes_q8(S) S(Q8, 1, 4, 1, 4, 1)
 #endif
 #define v_direct LCX_DIRECT
@@ -1742,9 +1743,7 @@ LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
 #endif
 }
 
-/* v_width stored numbers, not int8; bfloat16 reaches tile kernels already widened to float32 */
-#define LCX_LOAD_TILE(type, p)                                                                   \
-  ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : v_load_f16((const void *)(p)))
+/* v_width stored numbers, not int8 */
 #define LCX_LOAD_HALF(type, p)                                                                   \
   ((type) == LONGCTX_F16 ? v_load_f16((const void *)(p)) : v_load_bf16((const void *)(p)))
 #define LCX_LOAD(type, p)                                                                        \
@@ -1770,7 +1769,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
       if (early && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
-      x[j] = LCX_LOAD_TILE(type, p);
+      x[j] = LCX_LOAD(type, p);
       acc[0][j] = v_fma(x[j], b, acc[0][j]);
     }
     LCX_UNROLL for (i = 1; i < rows; ++i) {
@@ -1844,7 +1843,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *y = v + j * v_width * lcx_elem(type);
         if (early && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
-        x[j] = LCX_LOAD_TILE(type, y);
+        x[j] = LCX_LOAD(type, y);
         acc[0][j] = v_fma(x[j], b, acc[0][j]);
       }
       LCX_UNROLL for (i = 1; i < rows; ++i) {
@@ -1938,7 +1937,8 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
 #define LCX_PV_TILE(type, rows, vecs)                                                            \
   LCX_FN(pv_tile)(LONGCTX_##type, rows, vecs, st, sp, w, r, d, seen.first, seen.last)
 v_shapes_f32(LCX_SHAPES)
-v_shapes_f16(LCX_SHAPES)
+v_shapes_half(LCX_SHAPES, F16)
+v_shapes_half(LCX_SHAPES, BF16)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
 #define LCX_QK_TILE(type, rows, vecs) LCX_FN(qk_tile_q8)(rows, vecs, st, sp, w, r, c)
@@ -1952,12 +1952,13 @@ v_shapes_q8(LCX_SHAPES)
 
 #define LCX_SHAPE(type, rows, k, k_rest, v, v_rest)                                              \
   {LONGCTX_##type, rows, LCX_FN(qk_##type##_##rows), LCX_FN(pv_##type##_##rows)},
-static const lcx_shape LCX_FN(shapes)[] = {
-#ifdef v_single
-    v_shapes_f32(LCX_SHAPE) v_single(F32), v_shapes_f16(LCX_SHAPE) v_single(F16),
-#else
-    v_shapes_f32(LCX_SHAPE) v_shapes_f16(LCX_SHAPE)
+#ifndef v_single
+#define v_single(type)
 #endif
+static const lcx_shape LCX_FN(shapes)[] = {
+    v_shapes_f32(LCX_SHAPE) v_single(F32)
+    v_shapes_half(LCX_SHAPE, F16) v_single(F16)
+    v_shapes_half(LCX_SHAPE, BF16) v_single(BF16)
     v_shapes_q8(LCX_SHAPE)};
 #undef LCX_SHAPE
 #undef v_single
@@ -2449,7 +2450,6 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef vw_quad
 #undef vq_store
 #undef vw_store
-#undef LCX_LOAD_TILE
 #undef LCX_LOAD_HALF
 #undef LCX_LOAD
 #undef v_set
@@ -2477,7 +2477,7 @@ static const lcx_kernels LCX_FN(kernels) = {
 #undef vq_sum
 #undef vw_dot
 #undef vw_sum
-#undef v_shapes_f16
+#undef v_shapes_half
 #undef v_shapes_f32
 #undef v_shapes_q8
 #undef v_direct
@@ -2588,7 +2588,7 @@ static int lcx_on_intel(void) { return 0; }
    unused, unless it all stays in a core's own cache. */
 static int lcx_fetches_alone(uint64_t bytes) { return lcx_on_intel() & (bytes > (2 << 20)); }
 
-/* More rows than this share a widened copy of float16, whatever a set's v_direct: on Intel's
+/* More rows than this share a widened copy of halves, whatever a set's v_direct: on Intel's
    processors a conversion takes the place of one or two multiply-adds, elsewhere it runs beside
    them. */
 static int lcx_direct_rows(void)

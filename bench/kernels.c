@@ -61,6 +61,7 @@ static const shape shapes[] = {
   {"D1", 128, 32, 8, 1020, 4, 1, 1024, 0, LONGCTX_Q8},    /* decode, in cache */
   {"D2", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_F16},   /* decode, 4 heads a KV head */
   {"D2", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_F32},   /* decode, 4 heads a KV head */
+  {"D2", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_BF16},  /* decode, 4 heads a KV head */
   {"D2", 128, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_Q8},    /* decode, 4 heads a KV head */
   {"D3", 128, 32, 32, 4092, 4, 1, 4096, 1, LONGCTX_F16},  /* decode, every head its own */
   {"D3", 128, 32, 32, 4092, 4, 1, 4096, 1, LONGCTX_Q8},   /* decode, every head its own */
