@@ -636,7 +636,8 @@ on regardless."
 #define LCX_SPAN 64                  /* tokens: the unit of softmax; another changes every bit */
 #define LCX_SEGMENT 512              /* tokens: the unit of merging partial results; likewise */
 #define LCX_ROWS 96                  /* most (token, head) rows in one pass over the keys */
-#define LCX_DIRECT 8                 /* up to so many rows, every set reads halves unwidened   */
+#define LCX_DIRECT 8                 /* up to so many rows, every set reads float16 and bfloat16
+                                        (here: halves) as stored, unwidened */
 #define LCX_MANY 32                  /* more rows work so long on a span that on Intel's processors
                                         it pays to widen it, and that they prefetch the next one */
 #define LCX_DIMS 576                 /* largest head_dim and head_dim_v */
@@ -900,7 +901,7 @@ typedef struct lcx_span {
   int fetch_widen; /* widening prefetches; else the rows do, see lcx_next_is, room 13            */
 } lcx_span;
 
-/* Sets *r to the span that starts with the tile in ring slot `slot`, but for the fetch_ flags. */
+/* Sets *r to the span that starts with the tile in ring slot `slot`; its fetch_ flags stay. */
 LCX_INLINE void lcx_span_at(const lcx_store *s, const unsigned char *ring, int slot, lcx_span *r)
 {
   int g;
@@ -1033,8 +1034,7 @@ typedef struct lcx_kernels {
   void (*sum)(float *x, const float *more, float *rest, int n, int onto);
 } lcx_kernels;
 
-/* Is it widened to float32, span by span? Halves (float16, bfloat16) are, for more than `direct`
-   rows. */
+/* Is it widened to float32, span by span? Halves are, for more than `direct` rows. */
 LCX_INLINE int lcx_widens(int type, int rows, int direct)
 {
   return (type == LONGCTX_F16 || type == LONGCTX_BF16) && rows > direct;
@@ -1080,7 +1080,7 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
    v_fma(a, b, 0). So no compiler can contract anything of ours, in any mode, and bits stay the
    same; class two's own v_fma keeps its product apart by hand.
 
-     v_set(x): every lane x          v_all(p): every lane *p, where a set has a better way for it
+     v_set(x): every lane x          v_all(p): v_set(*p), by a faster load where a set has one
      v_max(a, b) = a > b ? a : b     v_min(a, b) = a < b ? a : b     exactly so, also for NaN
      v_pick(a, b, x, y) = a < b ? x : y
      v_exp2i(p, t): p * 2^i, i the low bits of t, by integer addition to the exponent
@@ -1090,8 +1090,9 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      v_shapes_*: S(type, rows, vectors of keys, of a rest, vectors of values, of a rest): what a
        kernel holds in registers, at most 6 rows (int8: 4) and 8 vectors; most rows first, one row
        last. LCX_SHAPES refuses what does not fit a span or a panel
-     v_single(type): the table entry for one row, from a narrower set (if in the build) that is
-       faster there: one row of long vectors has too few chains to hide an fma's latency
+     v_single(type): the table entry for one row, with its comma, from a narrower set (if in the
+       build) that is faster there: one row of long vectors has too few chains to hide an fma's
+       latency; empty elsewhere
      v_direct: up to so many rows read float16 and bfloat16 directly (on Intel's processors LCX_MANY
        at most: lcx_direct_rows, room 7); more share one widened copy
 
@@ -1267,8 +1268,8 @@ LCX_T LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 #define v_set(x) _mm_set1_ps(x)
 #define v_load(p) _mm_loadu_ps(p)
 #define v_store(p, a) _mm_storeu_ps(p, a)
-/* A half's exponent plus 112 is right down to 2^-14. Below that no leading 1 is implied: twice the
-   result less 2^-14 is right, and only there is that the smaller of the two. */
+/* A float16's exponent plus 112 is right down to 2^-14. Below that no leading 1 is implied: twice
+   the result less 2^-14 is right, and only there is that the smaller of the two. */
 LCX_INLINE v_f32 LCX_FN(load_f16)(const void *p)
 {
   __m128i h = _mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)p));
@@ -5252,9 +5253,11 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 
 /* CHANGELOG
      1.1.11 Faster: decode of bfloat16, read as stored now and no longer widened (0.42 of the time);
-            avx512 with several rows on Zen 4 (float16 0.93 to 0.96); two or three query heads to a
-            KV head in avx512, and with halves in avx2 (0.7 to 0.9). Six take 4 % more in cache with
-            avx512 and float16. Blocks with bfloat16 and up to 8 rows are smaller. No bit changed.
+            its prefill (0.95); avx512 with several rows on Zen 4 (float16 0.93 to 0.96); two or
+            three query heads to a KV head in avx512, and with float16 and bfloat16 in avx2 (0.7 to
+            0.9). Six query heads to a KV head take 4 % more with avx512, float16 and keys in cache.
+            Blocks with bfloat16 and at most 8 rows are smaller: those of 1.1.10 are refused, its
+            state files are not. No bit changed.
      1.1.10 Faster: prefill of float16 on Intel's processors, where more than 32 rows now share one
             widened copy, and int8 with several query heads to a KV head, which 1.1.9 had slowed
             down there; prefill of what is widened (bfloat16; float16 without AVX2). No bit changed.

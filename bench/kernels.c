@@ -9,11 +9,11 @@
    as a user would write it (naive.c, float32), a read of the same bytes, fused multiply-adds in
    registers, integer dots in registers. So all see the same neighbours, heat and clock. A sample is
    one call; where a call is so short that the clock would count, as many calls as make a tenth of
-   a millisecond, of every competitor alike. In shapes that fit a cache, decode's first call of a
-   sample is not timed: it brings back what the one before took the place of. Cold shapes walk so
-   many layers that each call finds its keys in no cache. Figures are medians; least and most are shown beside them. One thread is
-   timed by its CPU time; more threads, each on its core, by the wall clock, and only calls without
-   a forced task switch count.
+   a millisecond, of every competitor alike. Decode whose keys fit a cache makes one untimed call
+   first, which reads back what the competitor before it evicted. Cold shapes walk so many layers
+   that each call finds its keys in no cache. Figures are medians; least and most are shown beside
+   them. One thread is timed by its CPU time; more threads, each on its core, by the wall clock, and
+   only calls without a forced task switch count.
 
      isa     who: an instruction set of the header, naive, or read (of the same bytes)
      gbps    keys and values of the window as stored, int8's scales included, over the time
@@ -70,6 +70,7 @@ static const shape shapes[] = {
   {"D5", 128, 32, 8, 16380, 4, 1, 16384, 1, LONGCTX_F16}, /* decode, long window */
   {"D6", 128, 32, 1, 4092, 4, 1, 4096, 0, LONGCTX_F16},   /* decode, one KV head */
   {"P1", 128, 32, 8, 1024, 0, 512, 4096, 0, LONGCTX_F16}, /* prefill 512, window 1024 */
+  {"P1", 128, 32, 8, 1024, 0, 512, 4096, 0, LONGCTX_BF16}, /* prefill 512, window 1024 */
   {"P2", 128, 32, 8, 4096, 0, 512, 4096, 0, LONGCTX_F16}, /* prefill 512, causal */
   {"P3", 128, 32, 8, 1024, 0, 64, 4096, 0, LONGCTX_F16},  /* chunk of 64, window 1024 */
   {"S48", 48, 6, 6, 256, 0, 1, 256, 0, LONGCTX_F32},      /* small, in cache */

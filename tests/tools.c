@@ -251,6 +251,7 @@ static void test_widen(void)
         lcx_store_make(&st, type, type, DIMS, DIMS, TILE, 0);
         st.tiles = 1;
         lcx_span_at(&st, (const unsigned char *)h, 0, &sp);
+        sp.fetch_alone = sp.fetch_widen = 0;
         for (i = 0; i < MANY; i++) h[i] = (uint16_t)(first + i);
         lcx_kernels_of(isa)->widen_keys(&st, &sp, all, x);
         for (wrong = i = 0; i < MANY; i++) {
