@@ -5255,7 +5255,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
      1.1.11 Faster: decode of bfloat16, read as stored now and no longer widened (0.42 of the time);
             its prefill (0.95); avx512 with several rows on Zen 4 (float16 0.93 to 0.96); two or
             three query heads to a KV head in avx512, and with float16 and bfloat16 in avx2 (0.7 to
-            0.9). Six query heads to a KV head take 4 % more with avx512, float16 and keys in cache.
+            0.9). With avx512, float16 and keys in cache, six or seven take 4 to 6 % more.
             Blocks with bfloat16 and at most 8 rows are smaller: those of 1.1.10 are refused, its
             state files are not. No bit changed.
      1.1.10 Faster: prefill of float16 on Intel's processors, where more than 32 rows now share one
