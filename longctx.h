@@ -1633,33 +1633,34 @@ LCX_T LCX_INLINE v_f32 LCX_FN(tanh)(v_f32 x)
 LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position, float mscale,
                                float *turn)
 {
-  float *c = turn, *s = turn + half + 16, *ns = s + half + 16, x[16], odd[16], sign[2][16];
-  int i, j;
+  float *c = turn, *s = turn + half + 16, *ns = s + half + 16;
+  v_f32 m = v_set(mscale), zero = v_set(0.0f), one = v_set(1.0f), minus = v_set(-1.0f);
+  int i;
+  for (i = 0; i < half; ++i) { /* first, where cos and sin will lie: what follows is vectors only */
+    uint64_t phase = position * step[i];
+    int32_t quarter = (int32_t)((phase + ((uint64_t)1 << 61)) >> 62);
+    int32_t rest = (int32_t)(uint32_t)(phase >> 30); /* +-1/2 quarter */
+    memcpy(c + i, &quarter, sizeof quarter);
+    memcpy(s + i, &rest, sizeof rest);
+  }
   for (i = 0; i < half; i += v_width) {
-    for (j = 0; j < v_width; ++j) {
-      uint64_t phase = i + j < half ? position * step[i + j] : 0;
-      int quarter = (int)((phase + ((uint64_t)1 << 61)) >> 62);
-      x[j] = (float)(int32_t)(uint32_t)(phase >> 30) * 2.3283064365386963e-10f; /* +-1/2 quarter */
-      odd[j] = (float)(quarter & 1);
-      sign[0][j] = (float)(1 - ((quarter + 1) & 2));
-      sign[1][j] = (float)(1 - (quarter & 2));
-    }
-    {
-      v_f32 a = v_load(x), z = v_mul(a, a), m = v_set(mscale), one = v_set(1.0f), p, q;
-      p = v_fma(v_set(-0.00460165786f), z, v_set(0.079680033f));
-      p = v_fma(p, z, v_set(-0.64596349f));
-      p = v_fma(p, z, v_set(1.57079637f));
-      p = v_mul(v_mul(p, a), m);
-      q = v_fma(v_set(0.000904021668f), z, v_set(-0.0208602883f));
-      q = v_fma(q, z, v_set(0.253669232f));
-      q = v_fma(q, z, v_set(-1.23370051f));
-      q = v_mul(v_fma(q, z, one), m);
-      a = v_load(odd); /* a quarter turn on, cos is -sin and sin is cos */
-      v_store(c + i, v_mul(v_pick(a, one, q, p), v_load(sign[0])));
-      p = v_mul(v_pick(a, one, p, q), v_load(sign[1]));
-      v_store(s + i, p);
-      v_store(ns + i, v_mul(p, v_set(-1.0f)));
-    }
+    v_f32 quarter = v_from_int(vi_load(c + i)), two = v_set(2.0f), p, q;
+    v_f32 a = v_fma(v_from_int(vi_load(s + i)), v_set(2.3283064365386963e-10f), zero);
+    v_f32 z = v_mul(a, a), odd = v_sub(quarter, v_pick(quarter, two, zero, two));
+    v_f32 middle = v_sub(quarter, v_set(1.5f)), away = v_max(middle, v_sub(zero, middle));
+    p = v_fma(v_set(-0.00460165786f), z, v_set(0.079680033f));
+    p = v_fma(p, z, v_set(-0.64596349f));
+    p = v_fma(p, z, v_set(1.57079637f));
+    p = v_mul(v_mul(p, a), m);
+    q = v_fma(v_set(0.000904021668f), z, v_set(-0.0208602883f));
+    q = v_fma(q, z, v_set(0.253669232f));
+    q = v_fma(q, z, v_set(-1.23370051f));
+    q = v_mul(v_fma(q, z, one), m);
+    /* a quarter turn on, cos is -sin and sin is cos */
+    v_store(c + i, v_mul(v_pick(odd, one, q, p), v_pick(away, one, minus, one)));
+    p = v_mul(v_pick(odd, one, p, q), v_pick(quarter, two, one, minus));
+    v_store(s + i, p);
+    v_store(ns + i, v_mul(p, minus));
   }
 }
 
@@ -4589,6 +4590,14 @@ static float *lcx_partial(const longctx *lc, int64_t h, int64_t unit, int row)
   return (float *)(void *)lcx_at(lc, lc->plan.partials) + i * lc->plan.partial;
 }
 
+/* Prefetches n floats of the caller's next token: a KV head's part of each lies too far apart for
+   hardware to foresee. Inline, or gcc 12 drops it as having no effect. */
+LCX_INLINE void lcx_fetch_floats(const float *x, int n)
+{
+  int i;
+  for (i = 0; i < n; i += 16) LCX_FETCH(x + i);
+}
+
 /* Stores the call's tokens in KV head h, those at positions from..to-1, which end with the call's
    last one or before. */
 static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64_t to)
@@ -4598,6 +4607,11 @@ static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64
   if (!c->writes) return;
   for (t = lcx_max64(from, c->at); t < to; ++t) {
     size_t at = (size_t)(t - c->at) * (size_t)wish->n_kv_heads + (size_t)h;
+    if (t + 1 < to) {
+      size_t next = at + (size_t)wish->n_kv_heads;
+      lcx_fetch_floats(c->k + next * (size_t)wish->head_dim, wish->head_dim);
+      lcx_fetch_floats(c->v + next * (size_t)wish->head_dim_v, wish->head_dim_v);
+    }
     lcx_write_token(c->kernel, c->lc, c->y, w, h, t, c->k + at * (size_t)wish->head_dim,
                     c->v + at * (size_t)wish->head_dim_v);
   }
@@ -4610,12 +4624,13 @@ static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
   const longctx *lc = c->lc;
   const lcx_layer *y = c->y;
   const float *slopes = (const float *)(const void *)lcx_at(lc, lc->plan.slopes);
-  int r, dims = w->head_dim;
+  int r, dims = w->head_dim, group = lcx_group(lc);
   w->n = n;
   w->cap = y->cap;
   for (r = 0; r < n; ++r) {
     const float *x = c->q + lcx_query_of(lc, h, r0 + r) * (size_t)dims;
-    int token = (r0 + r) / lcx_group(lc);
+    int token = (r0 + r) / group, next = r0 + r + group;
+    if (next < r0 + n) lcx_fetch_floats(c->q + lcx_query_of(lc, h, next) * (size_t)dims, dims);
     if (c->since < 0) lcx_look(lc, y, w, r, c->at + token);
     else lcx_look_fed(lc, y, w, r, c->since, token);
     w->bad[r] = kernel->hold(x, dims, lcx_pairs(y), y->scale, LCX_BIG, w->line);
