@@ -1083,7 +1083,8 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      v_set(x): every lane x          v_all(p): v_set(*p), by a faster load where a set has one
      v_max(a, b) = a > b ? a : b     v_min(a, b) = a < b ? a : b     exactly so, also for NaN
      v_pick(a, b, x, y) = a < b ? x : y
-     v_exp2i(p, t): p * 2^i, i the low bits of t, by integer addition to the exponent
+     v_exp2i(p, t, x, least): p * 2^i, i the low bits of t, by integer addition to the exponent; 0
+       where x < least
      LCX_FN(hmax): largest lane      v_lanes: 0, 1, 2, ...
      v_from_int: int32 lanes to float
      v_store_f16: of numbers within 65504, nearest even; only where a set has an instruction
@@ -1138,9 +1139,10 @@ LCX_T LCX_INLINE v_f32 LCX_FN(all)(const float *p)
 #define v_min(a, b) _mm512_min_ps(a, b)
 #define v_pick(a, b, x, y) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x)
 #define v_lanes() _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
-#define v_exp2i(p, t)                                                                            \
-  _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p),                                   \
-                                       _mm512_slli_epi32(_mm512_castps_si512(t), 23)))
+#define v_exp2i(p, t, x, least)                                                                  \
+  _mm512_castsi512_ps(_mm512_maskz_add_epi32(_mm512_cmp_ps_mask(x, least, _CMP_NLT_UQ),          \
+                                             _mm512_castps_si512(p),                             \
+                                             _mm512_slli_epi32(_mm512_castps_si512(t), 23)))
 LCX_T LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 {
   __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a),
@@ -1214,9 +1216,10 @@ LCX_T LCX_INLINE v_f32 LCX_FN(pick)(v_f32 a, v_f32 b, v_f32 x, v_f32 y)
 }
 #define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
 #define v_lanes() _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7)
-#define v_exp2i(p, t)                                                                            \
-  _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p),                                   \
-                                       _mm256_slli_epi32(_mm256_castps_si256(t), 23)))
+#define v_exp2i(p, t, x, least)                                                                  \
+  v_pick(x, least, v_set(0.0f),                                                                  \
+         _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p),                            \
+                                              _mm256_slli_epi32(_mm256_castps_si256(t), 23))))
 LCX_T LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 {
   __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -1305,8 +1308,10 @@ LCX_INLINE v_f32 LCX_FN(pick)(v_f32 a, v_f32 b, v_f32 x, v_f32 y)
 }
 #define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
 #define v_lanes() _mm_setr_ps(0, 1, 2, 3)
-#define v_exp2i(p, t)                                                                            \
-  _mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(p), _mm_slli_epi32(_mm_castps_si128(t), 23)))
+#define v_exp2i(p, t, x, least)                                                                  \
+  v_pick(x, least, v_set(0.0f),                                                                  \
+         _mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(p),                                     \
+                                        _mm_slli_epi32(_mm_castps_si128(t), 23))))
 LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 {
   a = _mm_max_ps(a, _mm_movehl_ps(a, a));
@@ -1369,9 +1374,10 @@ LCX_INLINE v_f32 LCX_FN(lanes)(void)
   return vld1q_f32(lanes);
 }
 #define v_lanes() LCX_FN(lanes)()
-#define v_exp2i(p, t)                                                                            \
-  vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p),                                      \
-                                  vshlq_n_u32(vreinterpretq_u32_f32(t), 23)))
+#define v_exp2i(p, t, x, least)                                                                  \
+  v_pick(x, least, v_set(0.0f),                                                                  \
+         vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p),                               \
+                                         vshlq_n_u32(vreinterpretq_u32_f32(t), 23))))
 LCX_INLINE float LCX_FN(hmax)(v_f32 a) { return vmaxvq_f32(a); }
 #define v_i32 int32x4_t
 typedef v_i32 LCX_FN(acc);
@@ -1436,7 +1442,8 @@ LCX_INLINE v_f32 LCX_FN(load_f16)(const void *p)
 #define v_min(a, b) wasm_f32x4_pmin(b, a)
 #define v_pick(a, b, x, y) wasm_v128_bitselect(x, y, wasm_f32x4_lt(a, b))
 #define v_lanes() wasm_f32x4_make(0, 1, 2, 3)
-#define v_exp2i(p, t) wasm_i32x4_add(p, wasm_i32x4_shl(t, 23))
+#define v_exp2i(p, t, x, least)                                                                  \
+  v_pick(x, least, v_set(0.0f), wasm_i32x4_add(p, wasm_i32x4_shl(t, 23)))
 LCX_INLINE float LCX_FN(hmax)(v_f32 a)
 {
   a = v_max(a, wasm_i32x4_shuffle(a, a, 2, 3, 0, 1));
@@ -1524,7 +1531,8 @@ LCX_T LCX_INLINE float LCX_FN(pick)(float a, float b, float x, float y) { return
 #define v_min(a, b) LCX_FN(min)(a, b)
 #define v_pick(a, b, x, y) LCX_FN(pick)(a, b, x, y)
 #define v_lanes() 0.0f
-#define v_exp2i(p, t) lcx_float(lcx_bits(p) + (lcx_bits(t) << 23))
+#define v_exp2i(p, t, x, least)                                                                  \
+  v_pick(x, least, 0.0f, lcx_float(lcx_bits(p) + (lcx_bits(t) << 23)))
 LCX_T LCX_INLINE float LCX_FN(hmax)(float a) { return a; }
 #define v_i32 int32_t
 typedef v_i32 LCX_FN(acc);
@@ -1604,7 +1612,7 @@ LCX_T LCX_INLINE v_f32 LCX_FN(exp2)(v_f32 x)
   p = v_fma(p, f, v_set(0.240226522f));
   p = v_fma(p, f, v_set(0.693147242f));
   p = v_fma(p, f, v_set(1.0f));
-  return v_pick(x, v_set(-100.0f), v_set(0.0f), v_exp2i(p, t));
+  return v_exp2i(p, t, x, v_set(-100.0f));
 }
 
 LCX_T LCX_INLINE float LCX_FN(exp2_one)(float x)
@@ -2005,7 +2013,8 @@ LCX_T static void LCX_FN(soften)(const lcx_rows *w, const lcx_view *view, int64_
     m[r] = most > old ? most : old;
     rescale[r] = old - m[r];
   }
-  for (r = 0; r < n; r += v_width) v_store(rescale + r, LCX_FN(exp2)(v_load(rescale + r)));
+  for (r = 0; r < n; r += v_width) /* a vector of what was just stored one by one would wait */
+    v_store(rescale + r, LCX_FN(exp2)(n > 1 ? v_load(rescale + r) : v_set(rescale[r])));
   for (r = 0, s = w->s; r < n; ++r, s += LCX_SPAN, lane += 16) {
     v_f32 top = v_set(m[r]), f = v_set(rescale[r]);
     for (j = 0; j < 16; j += v_width) {
