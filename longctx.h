@@ -1644,16 +1644,14 @@ LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position
   float *c = turn, *s = turn + half + 16, *ns = s + half + 16;
   v_f32 m = v_set(mscale), zero = v_set(0.0f), one = v_set(1.0f), minus = v_set(-1.0f);
   int i;
-  for (i = 0; i < half; ++i) { /* first, where cos and sin will lie: what follows is vectors only */
+  for (i = 0; i < half; ++i) { /* where cos and sin will lie, all of them before any is loaded */
     uint64_t phase = position * step[i];
-    int32_t quarter = (int32_t)((phase + ((uint64_t)1 << 61)) >> 62);
-    int32_t rest = (int32_t)(uint32_t)(phase >> 30); /* +-1/2 quarter */
-    memcpy(c + i, &quarter, sizeof quarter);
-    memcpy(s + i, &rest, sizeof rest);
+    c[i] = (float)(int32_t)((phase + ((uint64_t)1 << 61)) >> 62); /* the nearest quarter */
+    s[i] = (float)(int32_t)(uint32_t)(phase >> 30);               /* what is left, in 2^-32 */
   }
   for (i = 0; i < half; i += v_width) {
-    v_f32 quarter = v_from_int(vi_load(c + i)), two = v_set(2.0f), p, q;
-    v_f32 a = v_fma(v_from_int(vi_load(s + i)), v_set(2.3283064365386963e-10f), zero);
+    v_f32 quarter = v_load(c + i), two = v_set(2.0f), p, q;
+    v_f32 a = v_fma(v_load(s + i), v_set(2.3283064365386963e-10f), zero);
     v_f32 z = v_mul(a, a), odd = v_sub(quarter, v_pick(quarter, two, zero, two));
     v_f32 middle = v_sub(quarter, v_set(1.5f)), away = v_max(middle, v_sub(zero, middle));
     p = v_fma(v_set(-0.00460165786f), z, v_set(0.079680033f));
