@@ -315,7 +315,8 @@ LONGCTX_API int longctx_measure(const longctx_desc *, longctx_sizes *);
 /* ---- life ---------------------------------------------------------------------------------- */
 
 /* Makes an empty context at the front of `mem`. NULL if bytes < longctx_size, mem is NULL or not
-   aligned as malloc aligns, or the desc is bad. */
+   aligned as malloc aligns, or the desc is bad or has a list or table in `mem` (as longctx_get_desc
+   gives it: copy them out first); then nothing has changed. */
 LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *);
 /* Adopts a block that was memcpy'd or read back whole. Every field is validated, an open batch is
    dropped, the instruction set chosen anew. The desc is the block's, max_threads included: compare
@@ -346,11 +347,12 @@ LONGCTX_API int longctx_room(const longctx *);
 LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, const float *k,
                                const float *v, float *out);
 /* For your own threads: call it once for each part 0 <= part < n_parts, all other arguments equal,
-   in any order or at once. Then call join once, with the same layer, n and out, before another
-   layer is attended: that discards waiting parts. E_ORDER while a part is missing; to repeat one
-   part, repeat all. `out` is unspecified until join; once a part has written, the layer has no
-   batch until join. Parts beyond max_threads do nothing; if n*n_heads/n_kv_heads > 96, nor do those
-   beyond n_kv_heads: attend and commit fewer tokens at a time. */
+   in any order or at once. Then call join once, with the same layer, n and out, before anything
+   else is attended. E_ORDER while a part is missing, or while one waits of a call that you gave up:
+   commit(0) discards those, and all batches. To repeat one part, repeat all. `out` is unspecified
+   until join; once a part has written, the layer has no batch until join. Parts beyond max_threads
+   do nothing; if n*n_heads/n_kv_heads > 96, nor do those beyond n_kv_heads: attend and commit fewer
+   tokens at a time. */
 LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q, const float *k,
                                     const float *v, float *out, int part, int n_parts);
 LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
@@ -3929,6 +3931,12 @@ static void lcx_fresh(longctx *lc)
   lcx_drop_batch(lc);
 }
 
+/* Does x lie in the block? */
+static int lcx_within(const void *x, const void *mem, uint64_t bytes)
+{
+  return (uintptr_t)x - (uintptr_t)mem < bytes;
+}
+
 LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d)
 {
   longctx *lc = (longctx *)mem;
@@ -3938,8 +3946,12 @@ LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d
   lcx_plan p;
   const double *f;
   unsigned char *to, *table;
-  int i;
+  int i, inside;
   if (!mem || !lcx_aligned(mem) || lcx_resolve(d, &w, &p) || bytes < p.total) return NULL;
+  inside = lcx_within(d, mem, p.total) | lcx_within(d->layers, mem, p.total);
+  for (i = -1; i < lcx_listed(&w); ++i)
+    inside |= lcx_within(i < 0 ? d->rope_freqs : d->layers[i].rope_freqs, mem, p.total);
+  if (inside) return NULL;
   memset(mem, 0, (size_t)p.total);
   lc->label = lcx_own_label;
   lc->wish = w;
@@ -5031,6 +5043,8 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
     if (t->parts != parts || t->layer != layer || t->n != n || t->wrote != first->wrote)
       return LONGCTX_E_ORDER;
   }
+  for (; p < lc->max_threads; ++p) /* of another call: they may have stored its tokens */
+    if (lcx_ticket_of(lc, p)->parts) return LONGCTX_E_ORDER;
   lcx_call_make(&c, lc, layer, n, out);
   c.writes = first->wrote;
   lcx_finish_call(&c, parts);

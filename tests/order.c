@@ -282,6 +282,35 @@ static void test_parts_replace(void)
   free(lc);
 }
 
+/* Parts of a call that was given up may have stored its tokens, or may not: no join beside them. */
+static void test_parts_left(void)
+{
+  longctx_desc d = longctx_desc_make(2, 4, 4, 2, 8);
+  float x[8] = {1, 1, 1, 1, 1, 1, 1, 1}, y[8] = {50, 50, 50, 50, 50, 50, 50, 50}, out[8];
+  longctx *lc;
+  int p;
+  t_case("join beside another call's parts");
+  d.max_threads = 4;
+  lc = made(&d);
+  if (!lc) return;
+  for (p = 0; p < 2; p++) CHECK_EQ(longctx_attend_part(lc, 0, 1, x, x, x, out, p, 2), LONGCTX_OK);
+  for (p = 2; p < 4; p++) CHECK_EQ(longctx_attend_part(lc, 0, 1, x, x, y, out, p, 4), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_join(lc, 0, 1, out), LONGCTX_E_ORDER);
+  CHECK_EQ(longctx_commit(lc, 1), LONGCTX_E_ORDER);
+  for (p = 0; p < 2; p++) CHECK_EQ(longctx_attend_part(lc, 0, 1, x, x, y, out, p, 4), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_join(lc, 0, 1, out), LONGCTX_OK); /* now it is one call */
+  CHECK_SAME(out, y, sizeof out);
+
+  for (p = 0; p < 2; p++) CHECK_EQ(longctx_attend_part(lc, 0, 1, x, x, x, out, p, 2), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_part(lc, 1, 1, x, x, x, out, 2, 4), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_join(lc, 0, 1, out), LONGCTX_E_ORDER); /* another layer's */
+  CHECK_EQ(longctx_commit(lc, 0), LONGCTX_OK);
+  for (p = 0; p < 2; p++) CHECK_EQ(longctx_attend_part(lc, 0, 1, x, x, x, out, p, 2), LONGCTX_OK);
+  CHECK_EQ(longctx_attend_join(lc, 0, 1, out), LONGCTX_OK);
+  CHECK_SAME(out, x, sizeof out);
+  free(lc);
+}
+
 /* Parts that wait for their join have written rows: an empty context cannot be moved under them. */
 static void test_seek_under_parts(void)
 {
@@ -482,6 +511,7 @@ int main(void)
   test_still_right(&d);
   test_all_orders(&d);
   test_parts_replace();
+  test_parts_left();
   test_seek_under_parts();
   test_null_questions();
   test_strings();

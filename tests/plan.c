@@ -548,6 +548,42 @@ static void test_copied(void)
   free(mem);
 }
 
+/* Init clears the block, so a desc that lies in it, or whose tables do, is refused. */
+static void test_own_desc(void)
+{
+  static const double freqs[4] = { 1.0, 0.25, 0.5, 0.125 };
+  longctx_desc d = plain(), own, bad;
+  longctx_layer layers[2];
+  size_t bytes;
+  char *mem, *before;
+  int i;
+  d.rope_freqs = freqs;
+  layers[0] = longctx_layer_make(&d);
+  layers[1] = longctx_layer_make(&d);
+  d.layers = layers;
+  bytes = longctx_size(&d);
+  mem = (char *)t_memory(bytes);
+  before = (char *)t_memory(bytes);
+  own = longctx_get_desc(longctx_init(mem, bytes, &d));
+  CHECK(longctx_init(before, bytes, &own) != NULL);    /* elsewhere it is a desc like any other  */
+  for (i = 0; i < 4; i++) {
+    t_case("a desc of the block itself, %d", i);
+    bad = d;
+    if (i == 0) bad = own;
+    if (i == 1) bad.rope_freqs = own.rope_freqs;
+    if (i == 2) layers[1].rope_freqs = own.layers[1].rope_freqs;
+    if (i == 3) memcpy(mem + bytes - sizeof bad, &bad, sizeof bad);
+    memcpy(before, mem, bytes);
+    CHECK(longctx_check(&bad) == NULL);
+    CHECK(longctx_init(mem, bytes, i == 3 ? (longctx_desc *)(mem + bytes - sizeof bad) : &bad) ==
+          NULL);
+    CHECK_SAME(before, mem, bytes);
+    layers[1].rope_freqs = freqs;
+  }
+  free(before);
+  free(mem);
+}
+
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
 /* What the rows themselves take: sinks, a window, and the rest of a batch. */
@@ -960,6 +996,7 @@ int main(void)
   test_resolved();
   test_resolved_layers();
   test_copied();
+  test_own_desc();
   test_overflow();
   test_frugal();
   test_static_size();
