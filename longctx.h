@@ -127,21 +127,22 @@
        text     longctx_attend and _commit tokens, up to longctx_room at once, until room is 0
        update   for each layer l: f = rows + wo(attend(l)), the first time without the "rows +";
                 f += FFN(norm(f)); copy f to the rows; set(l) q, k, v of norm(f)
-     Rows see all rows and the tokens since they were set: no sinks, no memory, no older block.
-     The paper's m memory segments are window = (m + 1)*block. A row's key and query take one of the
-     last F positions of the block it was made from (the first rows: the F before the first token);
-     in-cache indices do not count rows; ALiBi takes the magnitude of text distances to and from
-     rows. Merge order: sinks, rows, window. Rows are float32; their keys and values are stored and
-     clamped as the window's. A non-finite one spoils its KV head and, through the loop, later rows:
-     longctx_reset cures it. A NaN in a row's q stays in its head.
+     Rows see all rows and the tokens since they were set, except tokens that are sinks: no sinks,
+     no memory, no older block. The paper's m memory segments are window = (m + 1)*block. A row's
+     key and query take one of the last F positions of the block it was made from (the first rows:
+     the F before the first token); in-cache indices do not count rows; ALiBi takes the magnitude of
+     text distances to and from rows. Merge order: sinks, rows, window. Rows are float32; their keys
+     and values are stored and clamped as the window's. A non-finite one spoils its KV head and,
+     through the loop, later rows: longctx_reset cures it. A NaN in a row's q stays in its head.
      A final, partial block leaves the rows as they are. A kv_from layer reads its source's rows and
      has none to set. A model must be trained with them; any other gains nothing.
 
    SCORE
-     softcap(scale * q.k) + ALiBi; softmax over sinks, feedback rows and window. A sink logit
-     (longctx_set_sink_logits) joins maximum and denominator but brings no value. Query head h reads
-     KV head h / (n_heads / n_kv_heads). Feedback rows attend by the same rule. QK norms, biases and
-     projections are the caller's.
+     softcap(scale * q.k) + ALiBi; softmax over sinks, feedback rows and window. ALiBi's distance to
+     a sink goes by `positions` as RoPE's does, without RoPE too; its slopes are BLOOM's and MPT's
+     for any number of heads. A sink logit (longctx_set_sink_logits) joins maximum and denominator
+     but brings no value. Query head h reads KV head h / (n_heads / n_kv_heads). Feedback rows
+     attend by the same rule. QK norms, biases and projections are the caller's.
 
    SAME BITS
      A token's output has the same bits one token at a time or in any chunks, before or after save
@@ -153,9 +154,9 @@
    NON-FINITE AND HUGE NUMBERS
      A NaN or infinity in q makes that token's head NaN. Keys and scaled queries are clamped to
      +-2^40, a NaN in k becomes 2^40. What a type cannot hold is stored as its largest number, of
-     the same sign; so is an infinity in v, and a NaN. These affect their KV head until they leave
-     the window (a sink never does), never its memory. A sum of values that overflows comes out as
-     float32's largest number, of either sign.
+     the same sign; so is an infinity in v, and a NaN as the positive one. These affect their KV
+     head until they leave the window (a sink never does), never its memory. A sum of values that
+     overflows comes out as float32's largest number, of either sign.
 
    THREADS
      One caller at a time per context, except longctx_attend_part with distinct parts. Contexts
@@ -209,12 +210,13 @@
 #endif
 
 enum { LONGCTX_F32, LONGCTX_F16, LONGCTX_BF16, LONGCTX_Q8 };
-/* Q8: int8, one scale per token and KV head. int8 keys round queries to 14 bits; int8 values round
-   weights to 8 bits, scaled by the largest of 64 tokens: sums are exact integers. */
+/* Q8: int8, one scale, the largest magnitude / 127, per token and KV head. int8 keys round queries
+   to 14 bits; int8 values round each token's weight * scale to 8 bits of the largest of 64 tokens:
+   sums are exact integers. */
 enum { LONGCTX_ROPE_NONE, LONGCTX_ROPE_HALF, LONGCTX_ROPE_INTERLEAVED };
 /* HALF rotates dims (i, i + rope_dims/2): HF and NeoX weights. INTERLEAVED rotates (2i, 2i + 1):
    llama2.c, GPT-J, Meta and GGUF Llama weights. NONE: no RoPE. Keys that you rotated cannot be
-   rotated back: sinks stay at their text positions, memory folds them as they are. */
+   rotated back: to them sinks stay at text positions, and memory folds them as they are. */
 enum { LONGCTX_POS_CACHE, LONGCTX_POS_TEXT };
 enum { LONGCTX_MEMORY_NONE, LONGCTX_MEMORY_LINEAR, LONGCTX_MEMORY_DELTA };
 enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
@@ -335,7 +337,7 @@ LONGCTX_API int longctx_seek(longctx *, int64_t position);
 /* ---- forward ------------------------------------------------------------------------------- */
 
 /* The most tokens the next attend may take: max_batch, with memory or feedback at most up to the
-   block's end; 0 while feedback is due. */
+   block's end; 0 while feedback is due; never beyond position 2^62. */
 LONGCTX_API int longctx_room(const longctx *);
 /* q [n][n_heads][head_dim], k [n][n_kv_heads][head_dim], v [n][n_kv_heads][head_dim_v],
    out [n][n_heads][head_dim_v], overlapping none of them; float32, contiguous, un-rotated. The n
