@@ -663,6 +663,13 @@ LCX_INLINE int64_t lcx_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 LCX_INLINE int64_t lcx_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 LCX_INLINE int lcx_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 
+/* Prefetches `bytes` from p on. Like all that only prefetches it is inline, or gcc 12 drops it. */
+LCX_INLINE void lcx_fetch(const void *p, int bytes)
+{
+  int i;
+  for (i = 0; i < bytes; i += 64) LCX_FETCH((const unsigned char *)p + i);
+}
+
 LCX_INLINE uint32_t lcx_bits(float x)
 {
   uint32_t u;
@@ -1650,8 +1657,8 @@ LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position
   int i;
   for (i = 0; i < half; ++i) { /* where cos and sin will lie, all of them before any is loaded */
     uint64_t phase = position * step[i];
-    c[i] = (float)(int32_t)((phase + ((uint64_t)1 << 61)) >> 62); /* the nearest quarter */
-    s[i] = (float)(int32_t)(uint32_t)(phase >> 30);               /* what is left, in 2^-32 */
+    c[i] = (float)(int32_t)((phase + ((uint64_t)1 << 61)) >> 62); /* nearest quarter, 0..3 */
+    s[i] = (float)(int32_t)(uint32_t)(phase >> 30);               /* the rest, in 2^-32 */
   }
   for (i = 0; i < half; i += v_width) {
     v_f32 quarter = v_load(c + i), two = v_set(2.0f), p, q;
@@ -1666,7 +1673,7 @@ LCX_T static void LCX_FN(turn)(const uint64_t *step, int half, uint64_t position
     q = v_fma(q, z, v_set(0.253669232f));
     q = v_fma(q, z, v_set(-1.23370051f));
     q = v_mul(v_fma(q, z, one), m);
-    /* a quarter turn on, cos is -sin and sin is cos */
+    /* a quarter turn on, cos is -sin and sin is cos; quarters 1 and 2 lie within 1 of 1.5 */
     v_store(c + i, v_mul(v_pick(odd, one, q, p), v_pick(away, one, minus, one)));
     p = v_mul(v_pick(odd, one, p, q), v_pick(quarter, two, one, minus));
     v_store(s + i, p);
@@ -2015,7 +2022,7 @@ LCX_T static void LCX_FN(soften)(const lcx_rows *w, const lcx_view *view, int64_
     m[r] = most > old ? most : old;
     rescale[r] = old - m[r];
   }
-  for (r = 0; r < n; r += v_width) /* a vector of what was just stored one by one would wait */
+  for (r = 0; r < n; r += v_width) /* a lone row's is set: a vector load would wait for its store */
     v_store(rescale + r, LCX_FN(exp2)(n > 1 ? v_load(rescale + r) : v_set(rescale[r])));
   for (r = 0, s = w->s; r < n; ++r, s += LCX_SPAN, lane += 16) {
     v_f32 top = v_set(m[r]), f = v_set(rescale[r]);
@@ -3703,7 +3710,7 @@ static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_r
   lcx_memory m = lcx_memory_of(lc);
   const float *settled = lcx_memory_at(lc, y, h);
   int some = 0, r;
-  for (r = 0; r < LCX_MEMORY_AHEAD && r < m.floats; r += LCX_STRIP) LCX_FETCH(settled + r);
+  lcx_fetch(settled, lcx_min(LCX_MEMORY_AHEAD, m.floats) * (int)sizeof(float));
   for (r = 0; r < n; ++r) {
     const float *x = q + lcx_query_of(lc, h, r0 + r) * (size_t)m.dims;
     if (!(lcx_gates_of(lc, i)[lcx_head_of(lc, h, r0 + r)] > 0) ||
@@ -3933,7 +3940,7 @@ static void lcx_fresh(longctx *lc)
   lcx_drop_batch(lc);
 }
 
-/* Does x lie in the block? */
+/* Does x lie in the `bytes` at mem? */
 static int lcx_within(const void *x, const void *mem, uint64_t bytes)
 {
   return (uintptr_t)x - (uintptr_t)mem < bytes;
@@ -4314,9 +4321,9 @@ LONGCTX_API void longctx_reset(longctx *lc)
 
 LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *src)
 {
-  uintptr_t to = (uintptr_t)mem, from = (uintptr_t)src;
   if (!mem || !src || !lcx_aligned(mem)) return LONGCTX_E_ARG;
-  if ((to > from ? to - from : from - to) < src->plan.total) return LONGCTX_E_ARG;
+  if (lcx_within(mem, src, src->plan.total) | lcx_within(src, mem, src->plan.total))
+    return LONGCTX_E_ARG;
   if (bytes < src->plan.total) return LONGCTX_E_SPACE;
   memcpy(mem, src, (size_t)src->plan.scratch);
   lcx_fresh((longctx *)mem);
@@ -4611,14 +4618,6 @@ static float *lcx_partial(const longctx *lc, int64_t h, int64_t unit, int row)
   return (float *)(void *)lcx_at(lc, lc->plan.partials) + i * lc->plan.partial;
 }
 
-/* Prefetches n floats of the caller's next token: a KV head's part of each lies too far apart for
-   hardware to foresee. Inline, or gcc 12 drops it as having no effect. */
-LCX_INLINE void lcx_fetch_floats(const float *x, int n)
-{
-  int i;
-  for (i = 0; i < n; i += 16) LCX_FETCH(x + i);
-}
-
 /* Stores the call's tokens in KV head h, those at positions from..to-1, which end with the call's
    last one or before. */
 static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64_t to)
@@ -4628,10 +4627,10 @@ static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64
   if (!c->writes) return;
   for (t = lcx_max64(from, c->at); t < to; ++t) {
     size_t at = (size_t)(t - c->at) * (size_t)wish->n_kv_heads + (size_t)h;
-    if (t + 1 < to) {
+    if (t + 1 < to) { /* a head's part of each token: too far apart for hardware to foresee */
       size_t next = at + (size_t)wish->n_kv_heads;
-      lcx_fetch_floats(c->k + next * (size_t)wish->head_dim, wish->head_dim);
-      lcx_fetch_floats(c->v + next * (size_t)wish->head_dim_v, wish->head_dim_v);
+      lcx_fetch(c->k + next * (size_t)wish->head_dim, wish->head_dim * (int)sizeof(float));
+      lcx_fetch(c->v + next * (size_t)wish->head_dim_v, wish->head_dim_v * (int)sizeof(float));
     }
     lcx_write_token(c->kernel, c->lc, c->y, w, h, t, c->k + at * (size_t)wish->head_dim,
                     c->v + at * (size_t)wish->head_dim_v);
@@ -4651,7 +4650,8 @@ static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
   for (r = 0; r < n; ++r) {
     const float *x = c->q + lcx_query_of(lc, h, r0 + r) * (size_t)dims;
     int token = (r0 + r) / group, next = r0 + r + group;
-    if (next < r0 + n) lcx_fetch_floats(c->q + lcx_query_of(lc, h, next) * (size_t)dims, dims);
+    if (next < r0 + n)
+      lcx_fetch(c->q + lcx_query_of(lc, h, next) * (size_t)dims, dims * (int)sizeof(float));
     if (c->since < 0) lcx_look(lc, y, w, r, c->at + token);
     else lcx_look_fed(lc, y, w, r, c->since, token);
     w->bad[r] = kernel->hold(x, dims, lcx_pairs(y), y->scale, LCX_BIG, w->line);
@@ -4715,13 +4715,11 @@ static void lcx_next_is(lcx_rows *w, const lcx_span *stored, int widens, uint32_
   w->next_bytes = (int)(to - from);
 }
 
-/* Prefetches portions i..end-1 of n. Inline, or gcc 12 drops it as having no effect. */
+/* Prefetches portions i..end-1 of n. */
 LCX_INLINE void lcx_fetch_next(const lcx_rows *w, int i, int end, int n)
 {
-  int b, last;
-  if (w->next_bytes == 0) return;
-  last = w->next_bytes * end / n;
-  for (b = lcx_up(w->next_bytes * i / n, 64); b < last; b += 64) LCX_FETCH(w->next + b);
+  int first = lcx_up(w->next_bytes * i / n, 64);
+  if (w->next_bytes > 0) lcx_fetch(w->next + first, w->next_bytes * end / n - first);
 }
 
 /* Scores all rows over a span, with shapes from t on. */
@@ -4778,7 +4776,7 @@ LCX_INLINE void lcx_fetch_q8(const lcx_store *st, const lcx_span *sp, int rows)
     LCX_FETCH(sp->tile[g] + st->scale_v + 4 * sp->at[g]);
   }
   last = early && sp->ahead != 0 ? lcx_min(2048, (int)st->bytes) : 0;
-  for (; last > 0; last -= 64) LCX_FETCH(sp->tile[0] + sp->ahead + st->bytes - last);
+  lcx_fetch(sp->tile[0] + sp->ahead + st->bytes - last, last);
 }
 
 /* All rows over one segment of a store: m, l and o. */
@@ -5293,7 +5291,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
      1.1.12 Fixed: join took a call of few parts as complete beside parts of another call, which may
             have stored its tokens; now E_ORDER. init in place with the context's own desc lost its
             layers and frequencies; a desc that lies in the block, or whose tables do, now makes it
-            return NULL. Faster: RoPE's angles (a third to a half of the time), and prefill (0.97
+            return NULL. Faster: RoPE's angles (a third to a half of the time), and prefill (0.96
             to 0.99): the next token's numbers are fetched early. Decode of small shapes with one
             query head to a KV head (0.96). Manual: feedback rows do not see sink tokens of their
             own block; ALiBi's distance to sinks; what int8 rounds; a NaN's sign. No bit changed.
