@@ -73,10 +73,11 @@
 
    STORAGE
      All state of all layers lives in one block that you provide: longctx_size() bytes at any
-     address malloc could return (64-byte alignment is fastest). No malloc, no globals, no pointers
-     inside: memcpy + longctx_open moves it, longctx_copy forks it, a static array holds it
-     (LONGCTX_STATIC_SIZE). The library never frees or resizes it. A call takes at most 1.8 KB of
-     stack with gcc 12 -O2 on x86-64; without optimisation, vector code takes many times that.
+     address malloc could return (64-byte alignment is fastest, by up to a fifth). No malloc, no
+     globals, no pointers inside: memcpy + longctx_open moves it, longctx_copy forks it, a static
+     array holds it (LONGCTX_STATIC_SIZE). The library never frees or resizes it. A call takes at
+     most 1.8 KB of stack with gcc 12 -O2 on x86-64; without optimisation, vector code takes many
+     times that.
 
    WINDOW, SINKS
      `window` is the most keys a query sees, its own included; sinks come on top. No key is seen
@@ -1769,26 +1770,22 @@ LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
 #define LCX_LOAD(type, p)                                                                        \
   ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : LCX_LOAD_HALF(type, p))
 
-/* Scores of `rows` queries against `vecs` vectors of keys from column c on. q.k is one chain of fma
-   over the dims per (query, key), whatever the tile. */
-LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_store *st,
-                                      const lcx_span *sp, const float *q, int c, float *s)
+/* The loops of qk_tile and pv_tile; with `fetch` they prefetch what lies `ahead` bytes on. Where
+   that is nothing (LCX_BARE), so many of the longest vectors lose 6 % by asking all the same. */
+#define LCX_BARE(type, rows, sp)                                                                 \
+  ((type) == LONGCTX_F32 && (rows) * v_width > 64 && (sp)->ahead == 0)
+LCX_T LCX_INLINE void LCX_FN(qk_dims)(int type, int rows, int vecs, int fetch,
+                                      const lcx_store *st, const unsigned char *const *k,
+                                      ptrdiff_t ahead, const float *q, v_f32 (*acc)[8])
 {
-  v_f32 acc[6][8], x[8];
-  const unsigned char *k[8]; /* by groups of columns inside one tile */
+  v_f32 x[8];
   size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
   int d, i, j, dims = st->head_dim, group = vecs * v_width % 16 ? v_width : 16;
-  int early = (rows > 1) | sp->fetch_alone;
-  LCX_UNROLL for (j = 0; j < vecs * v_width; j += group)
-    k[j / group] = lcx_column(sp, c + j, lcx_elem(type));
-  LCX_UNROLL for (i = 0; i < rows; ++i) {
-    LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_set(0.0f);
-  }
   for (d = 0; d < dims; ++d, at += step) {
     v_f32 b = v_all(q + d);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
-      if (early && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + sp->ahead);
+      if (fetch && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + ahead);
       x[j] = LCX_LOAD(type, p);
       acc[0][j] = v_fma(x[j], b, acc[0][j]);
     }
@@ -1797,6 +1794,45 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
       LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
     }
   }
+}
+
+LCX_T LCX_INLINE void LCX_FN(pv_tokens)(int type, int rows, int vecs, int fetch, size_t pitch,
+                                        const unsigned char *v, ptrdiff_t ahead, const float *p,
+                                        int n, v_f32 (*acc)[8])
+{
+  v_f32 x[8];
+  int t, i, j;
+  for (t = 0; t < n; ++t, v += pitch) {
+    v_f32 b = v_all(p + t);
+    LCX_UNROLL for (j = 0; j < vecs; ++j) {
+      const unsigned char *y = v + j * v_width * lcx_elem(type);
+      if (fetch && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + ahead);
+      x[j] = LCX_LOAD(type, y);
+      acc[0][j] = v_fma(x[j], b, acc[0][j]);
+    }
+    LCX_UNROLL for (i = 1; i < rows; ++i) {
+      LCX_IN_TURN();
+      b = v_all(p + i * LCX_SPAN + t);
+      LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
+    }
+  }
+}
+
+/* Scores of `rows` queries against `vecs` vectors of keys from column c on. q.k is one chain of fma
+   over the dims per (query, key), whatever the tile. */
+LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_store *st,
+                                      const lcx_span *sp, const float *q, int c, float *s)
+{
+  v_f32 acc[6][8];
+  const unsigned char *k[8]; /* by groups of columns inside one tile */
+  int i, j, group = vecs * v_width % 16 ? v_width : 16, early = (rows > 1) | sp->fetch_alone;
+  LCX_UNROLL for (j = 0; j < vecs * v_width; j += group)
+    k[j / group] = lcx_column(sp, c + j, lcx_elem(type));
+  LCX_UNROLL for (i = 0; i < rows; ++i) {
+    LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_set(0.0f);
+  }
+  if (LCX_BARE(type, rows, sp)) LCX_FN(qk_dims)(type, rows, vecs, 0, st, k, 0, q, acc);
+  else LCX_FN(qk_dims)(type, rows, vecs, early, st, k, sp->ahead, q, acc);
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(s + i * LCX_SPAN + c + j * v_width, acc[i][j]);
   }
@@ -1844,7 +1880,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
                                       const lcx_span *sp, const lcx_rows *w, int r, int dim,
                                       int first, int last)
 {
-  v_f32 acc[6][8], x[8];
+  v_f32 acc[6][8];
   size_t pitch = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type)), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const float *p = w->s + r * LCX_SPAN;
@@ -1858,20 +1894,11 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     unsigned g = (unsigned)t / 16, in = (unsigned)t % 16;
     int end = st->tile == 16 ? lcx_min(t - (int)in + 16, last) : last;
     const unsigned char *v = sp->tile[g] + st->val + lcx_val_of(st, type, sp->at[g] + (int)in, dim);
-    for (; t < end; ++t, v += pitch) {
-      v_f32 b = v_all(p + t);
-      LCX_UNROLL for (j = 0; j < vecs; ++j) {
-        const unsigned char *y = v + j * v_width * lcx_elem(type);
-        if (early && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + sp->ahead);
-        x[j] = LCX_LOAD(type, y);
-        acc[0][j] = v_fma(x[j], b, acc[0][j]);
-      }
-      LCX_UNROLL for (i = 1; i < rows; ++i) {
-        LCX_IN_TURN();
-        b = v_all(p + i * LCX_SPAN + t);
-        LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
-      }
-    }
+    int n = end - t;
+    if (LCX_BARE(type, rows, sp))
+      LCX_FN(pv_tokens)(type, rows, vecs, 0, pitch, v, 0, p + t, n, acc);
+    else LCX_FN(pv_tokens)(type, rows, vecs, early, pitch, v, sp->ahead, p + t, n, acc);
+    t = end;
   }
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     float *y = o + (size_t)i * stride;
@@ -1968,6 +1995,7 @@ v_shapes_q8(LCX_SHAPES)
 #undef LCX_QK_TILE
 #undef LCX_PV_TILE
 #undef LCX_SHAPES
+#undef LCX_BARE
 #undef LCX_STEPS
 
 #define LCX_SHAPE(type, rows, k, k_rest, v, v_rest)                                              \
@@ -2953,7 +2981,7 @@ LCX_OUTLINE uint64_t lcx_take(lcx_cursor *c, uint64_t count, uint64_t bytes, uin
   return at;
 }
 
-/* What a part leaves at the front of its working space for join. */
+/* What a part leaves at the end of its working space for join. */
 typedef struct lcx_ticket {
   int32_t parts; /* lcx_useful_parts of the call; 0 = nothing to join */
   int32_t layer, n, wrote;
@@ -2967,25 +2995,43 @@ LCX_OUTLINE void *lcx_piece(unsigned char *base, size_t *at, size_t count, size_
   return base ? base + from : NULL;
 }
 
-/* One part's working space: carved from `base`, or only measured where it is NULL. Bounds on rows
-   and dims keep it below 4 MiB. */
+/* One part's working space: carved from `base`, or only measured where it is NULL. First what
+   kernels work on in long vectors, in multiples of 64 bytes, so that none straddles two cache
+   lines; then what is so for usual heads; then the rest. Bounds on rows and dims keep it below
+   4 MiB. */
 static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *base, lcx_rows *w)
 {
   lcx_rows none;
   size_t n = (size_t)p->rows, k = (size_t)wish->head_dim, v = (size_t)wish->head_dim_v;
   size_t stride = (size_t)lcx_up(wish->head_dim_v, LCX_PANEL), quads = (k + 3) / 4;
   size_t ints_k = wish->type_k == LONGCTX_Q8 ? n : 0, ints_v = wish->type_v == LONGCTX_Q8 ? n : 0;
-  size_t remember = p->memory ? LCX_STRIP : 0, at = sizeof(lcx_ticket);
+  size_t remember = p->memory ? LCX_STRIP : 0, at = 0;
   int i, rows = p->rows, two = wish->sinks > 0 ? 2 : 1;
   if (!w) w = &none;
 #define LCX_CARVE(type, field, count) w->field = (type *)lcx_piece(base, &at, count, sizeof(type))
-  for (i = 0; i < 3; ++i) LCX_CARVE(lcx_view, view[i], n);
+  LCX_CARVE(float, wide_keys, lcx_widens(wish->type_k, rows, LCX_DIRECT) ? k * LCX_SPAN + 64 : 0);
+  LCX_CARVE(float, wide_vals, lcx_widens(wish->type_v, rows, LCX_DIRECT) ? v * LCX_SPAN + 64 : 0);
+  LCX_CARVE(float, s, n * LCX_SPAN);
+  LCX_CARVE(float, lane, n * 16);
+  LCX_CARVE(float, o, n * stride);
+  LCX_CARVE(float, sum_o, n * stride);
+  LCX_CARVE(int32_t, wi, ints_v * (LCX_SPAN / 4) * 2);
+  LCX_CARVE(float, phi, remember * k);
+  LCX_CARVE(float, back, remember * (k / 2 * 2));
+  LCX_CARVE(float, val, remember * (size_t)lcx_up(wish->head_dim_v, LCX_STRIP));
+  LCX_CARVE(float, recalled, remember * (size_t)lcx_up(wish->head_dim_v, LCX_STRIP));
+  LCX_CARVE(float, line, (k > v ? k : v) + 32);
+  LCX_CARVE(float, key, k + 32);
   for (i = 0; i < two; ++i) {
-    LCX_CARVE(float, q[i], n * k + 16);
     LCX_CARVE(float, turn[i], 3 * (k / 2 + 16));
+    LCX_CARVE(float, q[i], n * k + 16);
     w->turned[i] = LCX_NOWHERE;
   }
   w->q[LCX_FED] = w->q[LCX_WINDOW];
+  LCX_CARVE(int32_t, qi, ints_k * quads * 2);
+  LCX_CARVE(float, qi_scale, ints_k);
+  LCX_CARVE(int32_t, qi_shift, ints_k);
+  LCX_CARVE(float, wi_scale, ints_v);
   LCX_CARVE(int, lo, n);
   LCX_CARVE(int, hi, n);
   LCX_CARVE(int, bad, n);
@@ -2993,25 +3039,9 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   LCX_CARVE(float, m, n);
   LCX_CARVE(float, l, n);
   LCX_CARVE(float, rescale, n + 16);
-  LCX_CARVE(float, lane, n * 16);
   LCX_CARVE(float, sum_m, n);
   LCX_CARVE(float, sum_l, n);
-  LCX_CARVE(float, s, n * LCX_SPAN);
-  LCX_CARVE(float, o, n * stride);
-  LCX_CARVE(float, sum_o, n * stride);
-  LCX_CARVE(float, line, (k > v ? k : v) + 32);
-  LCX_CARVE(float, key, k + 32);
-  LCX_CARVE(float, wide_keys, lcx_widens(wish->type_k, rows, LCX_DIRECT) ? k * LCX_SPAN + 64 : 0);
-  LCX_CARVE(float, wide_vals, lcx_widens(wish->type_v, rows, LCX_DIRECT) ? v * LCX_SPAN + 64 : 0);
-  LCX_CARVE(int32_t, qi, ints_k * quads * 2);
-  LCX_CARVE(float, qi_scale, ints_k);
-  LCX_CARVE(int32_t, qi_shift, ints_k);
-  LCX_CARVE(int32_t, wi, ints_v * (LCX_SPAN / 4) * 2);
-  LCX_CARVE(float, wi_scale, ints_v);
-  LCX_CARVE(float, phi, remember * k);
-  LCX_CARVE(float, back, remember * (k / 2 * 2));
-  LCX_CARVE(float, val, remember * (size_t)lcx_up(wish->head_dim_v, LCX_STRIP));
-  LCX_CARVE(float, recalled, remember * (size_t)lcx_up(wish->head_dim_v, LCX_STRIP));
+  for (i = 0; i < 3; ++i) LCX_CARVE(lcx_view, view[i], n);
 #undef LCX_CARVE
   w->backed = -1;
   w->back_layer = -1;
@@ -3021,7 +3051,7 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   w->head_dim = wish->head_dim;
   w->head_dim_v = wish->head_dim_v;
   w->stride = (int)stride;
-  return (at + 63) / 64 * 64 + 64;
+  return (at + sizeof(lcx_ticket) + 63) / 64 * 64 + 64; /* 64 of them for lcx_work_at */
 }
 
 static int lcx_threads(const longctx_desc *d) { return d->max_threads ? d->max_threads : 1; }
@@ -3260,9 +3290,17 @@ static lcx_live *lcx_live_of(const longctx *lc, int i)
   return (lcx_live *)(void *)lcx_at(lc, lc->plan.live) + i;
 }
 
+/* A part's working space, on a cache line's border wherever the block lies. */
+static unsigned char *lcx_work_at(const longctx *lc, int part)
+{
+  unsigned char *p = lcx_at(lc, lc->plan.scratch + (uint64_t)part * lc->plan.work);
+  return p + (0 - (uintptr_t)p) % 64;
+}
+
 static lcx_ticket *lcx_ticket_of(const longctx *lc, int part)
 {
-  return (lcx_ticket *)(void *)lcx_at(lc, lc->plan.scratch + (uint64_t)part * lc->plan.work);
+  uint64_t end = lc->plan.scratch + (uint64_t)(part + 1) * lc->plan.work;
+  return (lcx_ticket *)(void *)lcx_at(lc, end - sizeof(lcx_ticket));
 }
 
 /* KV head h's tiles in a store of a layer */
@@ -3832,7 +3870,7 @@ LONGCTX_API int longctx_feedback_set(longctx *lc, int layer, const float *q, con
   y = lcx_layer_of(lc, layer);
   rows = lc->wish.feedback_len;
   heads = lc->wish.n_kv_heads;
-  lcx_carve(&lc->wish, &lc->plan, lcx_at(lc, lc->plan.scratch), &w);
+  lcx_carve(&lc->wish, &lc->plan, lcx_work_at(lc, 0), &w);
   for (i = 0; i < rows; ++i)
     for (h = 0; h < heads; ++h) {
       size_t at = (size_t)i * (size_t)heads + (size_t)h;
@@ -4967,7 +5005,7 @@ static void lcx_part(const lcx_call *c, int part, int parts)
   int heads = c->lc->wish.n_kv_heads, h;
   lcx_rows w;
   if (c->writes) LCX_CLEAR(&lcx_live_of(c->lc, c->layer)->tokens); /* no batch until join */
-  lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)ticket, &w);
+  lcx_carve(&c->lc->wish, &c->lc->plan, lcx_work_at(c->lc, part), &w);
   w.fetch_alone = c->lc->fetch_alone;
   w.direct_rows = c->lc->direct_rows;
   if (lcx_splits(c, parts)) lcx_split_part(c, &w, part, parts);
@@ -4986,7 +5024,7 @@ static void lcx_merge_partials(const lcx_call *c)
   int rows = c->n * lcx_group(c->lc), dims = c->lc->wish.head_dim_v, h, r;
   int64_t segments = lcx_segments_of(&reach), i;
   lcx_rows w;
-  lcx_carve(&c->lc->wish, &c->lc->plan, (unsigned char *)lcx_ticket_of(c->lc, 0), &w);
+  lcx_carve(&c->lc->wish, &c->lc->plan, lcx_work_at(c->lc, 0), &w);
   for (h = 0; h < c->lc->wish.n_kv_heads; ++h)
     for (r = 0; r < rows; ++r) {
       float m = LCX_NOTHING, l = 0;
@@ -5119,7 +5157,7 @@ static void lcx_fold_all(longctx *lc, int n)
 #endif
   for (p = 0; p < parts; ++p) {
     lcx_rows w;
-    lcx_carve(&lc->wish, &lc->plan, (unsigned char *)lcx_ticket_of(lc, p), &w);
+    lcx_carve(&lc->wish, &lc->plan, lcx_work_at(lc, p), &w);
     lcx_fold_part(lc, &w, n, p, parts);
   }
 }
