@@ -622,6 +622,17 @@ on regardless."
 #endif
 #define LCX_CLEAR(p) ((void)(*(p) = 0))
 #endif
+/* Where it stands: compilers would lump together what kernels spread out. */
+#if LCX_GNU && LCX_X86
+#define LCX_FETCH_HERE(p)                                                                        \
+  do {                                                                                           \
+    __asm__ volatile("" ::: "memory");                                                           \
+    LCX_FETCH(p);                                                                                \
+    __asm__ volatile("" ::: "memory");                                                           \
+  } while (0)
+#else
+#define LCX_FETCH_HERE(p) LCX_FETCH(p)
+#endif
 
 #if LCX_X86
 #include <immintrin.h>
@@ -669,6 +680,15 @@ LCX_INLINE void lcx_fetch(const void *p, int bytes)
 {
   int i;
   for (i = 0; i < bytes; i += 64) LCX_FETCH((const unsigned char *)p + i);
+}
+
+/* The same for a loop's step of `of` multiply-adds, number e at hand: the lines from p on, one for
+   every `every` of them. Spread out, because Intel's processors forget one of two prefetches that
+   follow each other: decode with four query heads to a KV head would take a tenth more. */
+LCX_INLINE void lcx_fetch_at(int e, int of, int every, const unsigned char *p)
+{
+  if (every < of && e % every == 0) LCX_FETCH_HERE(p + e / every * 64);
+  if (every >= of && e == 0) LCX_FETCH(p);
 }
 
 LCX_INLINE uint32_t lcx_bits(float x)
@@ -1770,6 +1790,9 @@ LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
 #define LCX_LOAD(type, p)                                                                        \
   ((type) == LONGCTX_F32 ? v_load((const float *)(const void *)(p)) : LCX_LOAD_HALF(type, p))
 
+/* lcx_fetch_at's `every`, where rows share vectors of numbers of `elem` bytes */
+#define LCX_EVERY(rows, elem) ((rows) * (v_width * (elem) < 64 ? 64 / (v_width * (elem)) : 1))
+
 /* The loops of qk_tile and pv_tile; with `fetch` they prefetch what lies `ahead` bytes on. Where
    that is nothing (LCX_BARE), so many of the longest vectors lose 6 % by asking all the same. */
 #define LCX_BARE(type, rows, sp)                                                                 \
@@ -1781,17 +1804,21 @@ LCX_T LCX_INLINE void LCX_FN(qk_dims)(int type, int rows, int vecs, int fetch,
   v_f32 x[8];
   size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
   int d, i, j, dims = st->head_dim, group = vecs * v_width % 16 ? v_width : 16;
+  int every = LCX_EVERY(rows, lcx_elem(type));
   for (d = 0; d < dims; ++d, at += step) {
     v_f32 b = v_all(q + d);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
-      if (fetch && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(p + ahead);
       x[j] = LCX_LOAD(type, p);
       acc[0][j] = v_fma(x[j], b, acc[0][j]);
+      if (fetch) lcx_fetch_at(j, rows * vecs, every, k[0] + at + ahead);
     }
     LCX_UNROLL for (i = 1; i < rows; ++i) {
       b = v_all(q + i * dims + d);
-      LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
+      LCX_UNROLL for (j = 0; j < vecs; ++j) {
+        acc[i][j] = v_fma(x[j], b, acc[i][j]);
+        if (fetch) lcx_fetch_at(i * vecs + j, rows * vecs, every, k[0] + at + ahead);
+      }
     }
   }
 }
@@ -1801,19 +1828,22 @@ LCX_T LCX_INLINE void LCX_FN(pv_tokens)(int type, int rows, int vecs, int fetch,
                                         int n, v_f32 (*acc)[8])
 {
   v_f32 x[8];
-  int t, i, j;
+  int t, i, j, every = LCX_EVERY(rows, lcx_elem(type));
   for (t = 0; t < n; ++t, v += pitch) {
     v_f32 b = v_all(p + t);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *y = v + j * v_width * lcx_elem(type);
-      if (fetch && j * v_width * lcx_elem(type) % 64 == 0) LCX_FETCH(y + ahead);
       x[j] = LCX_LOAD(type, y);
       acc[0][j] = v_fma(x[j], b, acc[0][j]);
+      if (fetch) lcx_fetch_at(j, rows * vecs, every, v + ahead);
     }
     LCX_UNROLL for (i = 1; i < rows; ++i) {
       LCX_IN_TURN();
       b = v_all(p + i * LCX_SPAN + t);
-      LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_fma(x[j], b, acc[i][j]);
+      LCX_UNROLL for (j = 0; j < vecs; ++j) {
+        acc[i][j] = v_fma(x[j], b, acc[i][j]);
+        if (fetch) lcx_fetch_at(i * vecs + j, rows * vecs, every, v + ahead);
+      }
     }
   }
 }
@@ -1846,6 +1876,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   v_i32 x[8];
   const unsigned char *k[4];
   int d, i, j, quads = (st->head_dim + 3) / 4, early = (rows > 1) | sp->fetch_alone;
+  int every = LCX_EVERY(rows, 4);
   const int32_t *q = w->qi + r * quads * 2;
   size_t at = 0, step = (size_t)(st->tile * 4);
   LCX_UNROLL for (j = 0; j < vecs * v_width; j += 16) k[j / 16] = lcx_column(sp, c + j, 4);
@@ -1855,12 +1886,14 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   for (d = 0; d < quads; ++d, at += step) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * 4;
-      if (early && j * v_width % 16 == 0) LCX_FETCH(p + sp->ahead);
       x[j] = vi_load(p);
     }
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       const int32_t *m = q + (i * quads + d) * 2;
-      LCX_UNROLL for (j = 0; j < vecs; ++j) vq_dot(acc[i][j], x[j], m);
+      LCX_UNROLL for (j = 0; j < vecs; ++j) {
+        if (early) lcx_fetch_at(i * vecs + j, rows * vecs, every, k[0] + at + sp->ahead);
+        vq_dot(acc[i][j], x[j], m);
+      }
     }
   }
   LCX_UNROLL for (j = 0; j < vecs; ++j) {
@@ -1915,7 +1948,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   size_t pitch = (size_t)(lcx_panel_width(st, dim) * 4), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * vw_quad;
-  int i, j, t, early = (rows > 1) | sp->fetch_alone;
+  int i, j, t, early = (rows > 1) | sp->fetch_alone, every = LCX_EVERY(rows, 4);
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
   }
@@ -1926,11 +1959,13 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
         sp->tile[g] + st->val + lcx_val_of(st, LONGCTX_Q8, sp->at[g] + (int)in, dim);
     for (; t < end; t += 4, v += pitch, m += vw_quad) {
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
-        if (early && j * v_width * 4 % 64 == 0) LCX_FETCH(v + j * v_width * 4 + sp->ahead);
         x[j] = vi_load(v + j * v_width * 4);
       }
       LCX_UNROLL for (i = 0; i < rows; ++i) {
-        LCX_UNROLL for (j = 0; j < vecs; ++j) vw_dot(acc[i][j], x[j], m + i * (LCX_SPAN / 2));
+        LCX_UNROLL for (j = 0; j < vecs; ++j) {
+          if (early) lcx_fetch_at(i * vecs + j, rows * vecs, every, v + sp->ahead);
+          vw_dot(acc[i][j], x[j], m + i * (LCX_SPAN / 2));
+        }
       }
     }
   }
@@ -1996,6 +2031,7 @@ v_shapes_q8(LCX_SHAPES)
 #undef LCX_PV_TILE
 #undef LCX_SHAPES
 #undef LCX_BARE
+#undef LCX_EVERY
 #undef LCX_STEPS
 
 #define LCX_SHAPE(type, rows, k, k_rest, v, v_rest)                                              \
@@ -5268,6 +5304,7 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_DIMS
 #undef LCX_DIRECT
 #undef LCX_FETCH
+#undef LCX_FETCH_HERE
 #undef LCX_FOLDED
 #undef LCX_FORMAT
 #undef LCX_GNU
