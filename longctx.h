@@ -1806,16 +1806,11 @@ LCX_T LCX_INLINE void LCX_FN(qk_dims)(int type, int rows, int vecs, int fetch,
   int d, i, j, dims = st->head_dim, group = vecs * v_width % 16 ? v_width : 16;
   int every = LCX_EVERY(rows, lcx_elem(type));
   for (d = 0; d < dims; ++d, at += step) {
-    v_f32 b = v_all(q + d);
-    LCX_UNROLL for (j = 0; j < vecs; ++j) {
-      const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
-      x[j] = LCX_LOAD(type, p);
-      acc[0][j] = v_fma(x[j], b, acc[0][j]);
-      if (fetch) lcx_fetch_at(j, rows * vecs, every, k[0] + at + ahead);
-    }
-    LCX_UNROLL for (i = 1; i < rows; ++i) {
-      b = v_all(q + i * dims + d);
+    LCX_UNROLL for (i = 0; i < rows; ++i) {
+      v_f32 b = v_all(q + i * dims + d);
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
+        const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
+        if (i == 0) x[j] = LCX_LOAD(type, p);
         acc[i][j] = v_fma(x[j], b, acc[i][j]);
         if (fetch) lcx_fetch_at(i * vecs + j, rows * vecs, every, k[0] + at + ahead);
       }
@@ -1830,17 +1825,12 @@ LCX_T LCX_INLINE void LCX_FN(pv_tokens)(int type, int rows, int vecs, int fetch,
   v_f32 x[8];
   int t, i, j, every = LCX_EVERY(rows, lcx_elem(type));
   for (t = 0; t < n; ++t, v += pitch) {
-    v_f32 b = v_all(p + t);
-    LCX_UNROLL for (j = 0; j < vecs; ++j) {
-      const unsigned char *y = v + j * v_width * lcx_elem(type);
-      x[j] = LCX_LOAD(type, y);
-      acc[0][j] = v_fma(x[j], b, acc[0][j]);
-      if (fetch) lcx_fetch_at(j, rows * vecs, every, v + ahead);
-    }
-    LCX_UNROLL for (i = 1; i < rows; ++i) {
-      LCX_IN_TURN();
+    LCX_UNROLL for (i = 0; i < rows; ++i) {
+      v_f32 b;
+      if (i > 0) LCX_IN_TURN();
       b = v_all(p + i * LCX_SPAN + t);
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
+        if (i == 0) x[j] = LCX_LOAD(type, v + j * v_width * lcx_elem(type));
         acc[i][j] = v_fma(x[j], b, acc[i][j]);
         if (fetch) lcx_fetch_at(i * vecs + j, rows * vecs, every, v + ahead);
       }
