@@ -656,7 +656,7 @@ on regardless."
                                         (here: halves) as stored, unwidened */
 #define LCX_MANY 32                  /* more rows work so long on a span that on Intel's processors
                                         it pays to widen it, and that they prefetch the next one */
-#define LCX_NEAR 8192                /* bytes ahead that a lone row prefetches, unless int8 */
+#define LCX_NEAR 8192                /* bytes ahead that a lone row prefetches, but of int8 */
 #define LCX_DIMS 576                 /* largest head_dim and head_dim_v */
 #define LCX_BIG 1.09951163e12f       /* 2^40: clamps queries and keys so that no score overflows */
 #define LCX_MAX 3.40282347e38f
@@ -929,8 +929,8 @@ LCX_INLINE size_t lcx_tile_at(const lcx_store *s, int64_t x)
 typedef struct lcx_span {
   const unsigned char *tile[4];
   int at[4];       /* index of the group's first token in its tile                               */
-  ptrdiff_t ahead; /* bytes to the ring's next span, for prefetch, or LCX_NEAR if that is less
-                      and the row alone; 0 unless a tile is a span                               */
+  ptrdiff_t ahead; /* bytes to what is prefetched, mostly the ring's next span; 0 unless a tile is
+                      a span                                                                     */
   int fetch_alone; /* prefetch for a single row, too: lcx_fetches_alone, room 7                  */
   int fetch_widen; /* widening prefetches; else the rows do, see lcx_next_is, room 13            */
 } lcx_span;
@@ -1795,8 +1795,9 @@ LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
 /* lcx_fetch_at's `every`, where rows share vectors of numbers of `elem` bytes */
 #define LCX_EVERY(rows, elem) ((rows) * (v_width * (elem) < 64 ? 64 / (v_width * (elem)) : 1))
 
-/* The loops of qk_tile and pv_tile; with `fetch` they prefetch what lies sp->ahead bytes on. Where
-   that is nothing (LCX_BARE), so many of the longest vectors lose 6 % by asking all the same. */
+/* The loops of qk_tile and pv_tile; with `fetch` they prefetch what lies sp->ahead bytes on. A
+   widened span has nothing ahead. LCX_BARE: then leave it out, where 6 rows of AVX-512 would lose
+   6 % by prefetching all the same. */
 #define LCX_BARE(type, rows, sp)                                                                 \
   ((type) == LONGCTX_F32 && (rows) * v_width > 64 && (sp)->ahead == 0)
 LCX_T LCX_INLINE void LCX_FN(qk_dims)(int type, int rows, int vecs, int fetch,
@@ -3024,9 +3025,9 @@ LCX_OUTLINE void *lcx_piece(unsigned char *base, size_t *at, size_t count, size_
 }
 
 /* One part's working space: carved from `base`, or only measured where it is NULL. First what
-   kernels work on in long vectors, in multiples of 64 bytes, so that none straddles two cache
-   lines; then what is so for usual heads; then the rest. Bounds on rows and dims keep it below
-   4 MiB. */
+   kernels work on in long vectors, in multiples of 64 bytes, so that with usual heads no vector
+   straddles two cache lines; then what is so only with usual heads; then the rest. Bounds on rows
+   and dims keep it below 4 MiB. */
 static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *base, lcx_rows *w)
 {
   lcx_rows none;
@@ -3079,7 +3080,7 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   w->head_dim = wish->head_dim;
   w->head_dim_v = wish->head_dim_v;
   w->stride = (int)stride;
-  return (at + sizeof(lcx_ticket) + 63) / 64 * 64 + 64; /* 64 of them for lcx_work_at */
+  return (at + sizeof(lcx_ticket) + 63) / 64 * 64 + 64; /* 64 spare, for lcx_work_at */
 }
 
 static int lcx_threads(const longctx_desc *d) { return d->max_threads ? d->max_threads : 1; }
@@ -5324,8 +5325,8 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_MASKED
 #undef LCX_MAX
 #undef LCX_MEMORY_AHEAD
-#undef LCX_NEON
 #undef LCX_NEAR
+#undef LCX_NEON
 #undef LCX_NOTHING
 #undef LCX_NOWHERE
 #undef LCX_OPENMP
@@ -5358,12 +5359,11 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.13 Faster, measured on Intel: the working space's vectors lie on cache lines wherever the
-            block lies, and widened spans are no longer prefetched, which they never needed (prefill
-            in avx512 0.83 to 0.86 of the time, at malloc's addresses less still; avx2 0.92);
-            prefetches are spread out (decode with four query heads to a KV head 0.86 to 0.94, int8
-            0.92 to 0.94; one query head 0.88 in float32, 0.93 to 0.97 else). Not measured on AMD.
-            No bit and no size changed.
+     1.1.13 Faster, measured on Intel. The working space's vectors lie on cache lines, wherever the
+            block lies, and avx512 does without prefetches that fetch nothing: prefill 0.80 to 0.87
+            of the time (avx2 0.89 to 0.93), at addresses from malloc less still. Prefetches are
+            spread out: decode 0.91 to 0.95 of the time (bfloat16 0.99). Not measured on AMD. No
+            bit and no size changed.
      1.1.12 Fixed: join took a call of few parts as complete beside parts of another call, which may
             have stored its tokens; now E_ORDER. init in place with the context's own desc lost its
             layers and frequencies; a desc that lies in the block, or whose tables do, now makes it
