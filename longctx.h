@@ -1799,7 +1799,7 @@ LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
    widened span has nothing ahead. LCX_BARE: then leave it out, where 6 rows of AVX-512 would lose
    6 % by prefetching all the same. */
 #define LCX_BARE(type, rows, sp)                                                                 \
-  ((type) == LONGCTX_F32 && (rows) * v_width > 64 && (sp)->ahead == 0)
+  ((type) == LONGCTX_F32 && (rows) > 4 && (sp)->ahead == 0)
 LCX_T LCX_INLINE void LCX_FN(qk_dims)(int type, int rows, int vecs, int fetch,
                                       const lcx_store *st, const unsigned char *const *k,
                                       const lcx_span *sp, const float *q, v_f32 (*acc)[8])
