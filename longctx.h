@@ -1945,7 +1945,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   float *o = w->o + (size_t)r * stride + dim;
   const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * vw_quad;
   int i, j, t, early = (rows > 1) | sp->fetch_alone;
-  int every = LCX_EVERY(rows, 4), spread = early && every < rows * vecs;
+  int every = LCX_EVERY(rows, 4), spread = early & (every < rows * vecs);
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
   }
@@ -1955,7 +1955,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     const unsigned char *v =
         sp->tile[g] + st->val + lcx_val_of(st, LONGCTX_Q8, sp->at[g] + (int)in, dim);
     for (; t < end; t += 4, v += pitch, m += vw_quad) {
-      if (early && !spread) LCX_FETCH(v + sp->ahead);
+      if (early & !spread) LCX_FETCH(v + sp->ahead);
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         x[j] = vi_load(v + j * v_width * 4);
       }
