@@ -391,9 +391,45 @@ static void test_many_contexts(void)
   text_free(&x);
 }
 
+/* A part's working space lies on a cache line, and ends before its ticket and the next part's,
+   wherever malloc may have put the block. */
+static void test_working_space(void)
+{
+  int i, p, off;
+  for (i = 0; i < 32; i++) {
+    longctx_desc d = longctx_desc_make(1, i % 2 ? 6 : 3, 3, 1 + 7 * i, 64);
+    unsigned char *all, *mem;
+    size_t bytes;
+    d.type_k = d.type_v = i % 4;
+    d.sinks = i % 3 * 4;
+    d.max_batch = 1 + 3 * i;
+    d.max_threads = 3;
+    if (d.head_dim % 2) d.rope = LONGCTX_ROPE_NONE;
+    bytes = longctx_size(&d);
+    all = malloc(bytes + 128);
+    mem = all + (0 - (uintptr_t)all) % 64;
+    for (off = 0; off < 64; off += 16) {
+      longctx *lc = longctx_init(mem + off, bytes, &d);
+      t_case("desc %d, %d bytes off", i, off);
+      CHECK(lc != NULL);
+      for (p = 0; lc && p < 3; p++) {
+        unsigned char *at = lcx_work_at(lc, p), *ticket = (unsigned char *)lcx_ticket_of(lc, p);
+        lcx_rows w;
+        lcx_carve(&lc->wish, &lc->plan, at, &w);
+        CHECK((uintptr_t)at % 64 == 0 && (uintptr_t)w.s % 64 == 0 && (uintptr_t)w.o % 64 == 0);
+        CHECK((uintptr_t)w.wide_keys % 64 == 0 && (uintptr_t)w.wide_vals % 64 == 0);
+        CHECK((unsigned char *)(w.view[2] + lc->plan.rows) <= ticket); /* the last piece */
+        CHECK(ticket < (p < 2 ? lcx_work_at(lc, p + 1) : mem + off + bytes));
+      }
+    }
+    free(all);
+  }
+}
+
 int main(void)
 {
   int i;
+  test_working_space();
   for (i = 0; i < 5; i++) {
     test_parts(i);
     test_at_once(i);
