@@ -210,6 +210,37 @@ static void test_alibi(void)
   }
 }
 
+/* A call of more rows than pass over the keys at once: 600, the passes' border inside a token. */
+static void test_passes(void)
+{
+  int type, isa;
+  for (isa = 0; longctx_isa_name(isa) != NULL; isa++)
+    for (type = 0; type < 4; type++) {
+      longctx_desc d = longctx_desc_make(1, 5, 1, 12, 70);
+      longctx *lc;
+      text x;
+      float *want, *got;
+      d.sinks = 3;
+      d.max_batch = 120;
+      d.type_k = d.type_v = type;
+      lc = t_new(&d);
+      x = text_make(&d, 240, 71);
+      want = text_out(&x);
+      got = text_out(&x);
+      t_case("rows in passes, %s, type %d", longctx_isa_name(isa), type);
+      if (longctx_set_isa(lc, isa) == LONGCTX_OK) {
+        text_run(lc, &x, 0, 240, 1, want);
+        longctx_reset(lc);
+        text_run(lc, &x, 0, 240, 120, got);
+        CHECK_SAME(want, got, sizeof(float) * text_out_floats(&x));
+      }
+      free(lc);
+      free(want);
+      free(got);
+      text_free(&x);
+    }
+}
+
 /* ---- the stored types ------------------------------------------------------------------------ */
 
 /* 4096 keys of N(0, 1), head_dim 128: what a stored type costs, and the header's own share. */
@@ -634,6 +665,7 @@ int main(void)
   test_oracle_slopes();
   test_grid();
   test_whole_spans();
+  test_passes();
   test_alibi();
   test_types();
   test_zeros();

@@ -179,7 +179,7 @@ static uint64_t run_shape(const shape *s, int isa, int chunk)
       fill_token(s, t + i, q + i * s->heads * s->dim, k + i * s->kv * s->dim,
                  v + i * s->kv * s->dim_v);
     lc->fetch_alone = (int8_t)(t / chunk % 2);         /* both as on either maker's processors    */
-    lc->direct_rows = (int8_t)(t / chunk / 2 % 2 ? 32 : 96);
+    lc->on_intel = (int8_t)(t / chunk / 2 % 2);
     if (longctx_attend(lc, 0, n, q, k, v, out) != LONGCTX_OK ||
         longctx_commit(lc, n) != LONGCTX_OK)
       FAIL("refused");

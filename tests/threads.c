@@ -417,7 +417,7 @@ static void test_working_space(void)
         lcx_rows w;
         lcx_carve(&lc->wish, &lc->plan, at, &w);
         CHECK((uintptr_t)at % 64 == 0 && (uintptr_t)w.s % 64 == 0 && (uintptr_t)w.o % 64 == 0);
-        CHECK((uintptr_t)w.wide_keys % 64 == 0 && (uintptr_t)w.wide_vals % 64 == 0);
+        CHECK((uintptr_t)w.wide % 64 == 0);
         CHECK((unsigned char *)(w.view[2] + lc->plan.rows) <= ticket); /* the last piece */
         CHECK(ticket < (p < 2 ? lcx_work_at(lc, p + 1) : mem + off + bytes));
       }
