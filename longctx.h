@@ -3031,13 +3031,13 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   size_t n = (size_t)p->rows, k = (size_t)wish->head_dim, v = (size_t)wish->head_dim_v;
   size_t stride = (size_t)lcx_up(wish->head_dim_v, LCX_PANEL), quads = (k + 3) / 4;
   size_t ints_k = wish->type_k == LONGCTX_Q8 ? n : 0, ints_v = wish->type_v == LONGCTX_Q8 ? n : 0;
-  size_t wide_k = lcx_widens(wish->type_k, p->rows, LCX_DIRECT) ? k * LCX_SPAN + 64 : 0;
-  size_t wide_v = lcx_widens(wish->type_v, p->rows, LCX_DIRECT) ? v * LCX_SPAN + 64 : 0;
-  size_t remember = p->memory ? LCX_STRIP : 0, at = 0;
+  size_t remember = p->memory ? LCX_STRIP : 0, dims = k > v ? k : v, at = 0;
   int i, two = wish->sinks > 0 ? 2 : 1;
+  int widens = lcx_widens(wish->type_k, p->rows, LCX_DIRECT) |
+               lcx_widens(wish->type_v, p->rows, LCX_DIRECT);
   if (!w) w = &none;
 #define LCX_CARVE(type, field, count) w->field = (type *)lcx_piece(base, &at, count, sizeof(type))
-  LCX_CARVE(float, wide, wide_k > wide_v ? wide_k : wide_v);
+  LCX_CARVE(float, wide, widens ? dims * LCX_SPAN + 64 : 0);
   LCX_CARVE(float, s, n * LCX_SPAN);
   LCX_CARVE(float, lane, n * 16);
   LCX_CARVE(float, o, n * stride);
@@ -3047,7 +3047,7 @@ static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *
   LCX_CARVE(float, back, remember * (k / 2 * 2));
   LCX_CARVE(float, val, remember * (size_t)lcx_up(wish->head_dim_v, LCX_STRIP));
   LCX_CARVE(float, recalled, remember * (size_t)lcx_up(wish->head_dim_v, LCX_STRIP));
-  LCX_CARVE(float, line, (k > v ? k : v) + 32);
+  LCX_CARVE(float, line, dims + 32);
   LCX_CARVE(float, key, k + 32);
   for (i = 0; i < two; ++i) {
     LCX_CARVE(float, turn[i], 3 * (k / 2 + 16));
@@ -3168,8 +3168,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   lcx_cursor c = {offsetof(struct longctx, wish), 0};
   uint64_t steps = 0, logits, heads = (uint64_t)w->n_heads, kv_heads = (uint64_t)w->n_kv_heads;
   uint64_t floats = 2 * (uint64_t)lcx_memory_make(w->head_dim, w->head_dim_v).floats;
-  int64_t group = w->n_heads / w->n_kv_heads, rows;
-  int i;
+  int i, group = w->n_heads / w->n_kv_heads, tokens = w->max_batch;
   memset(p, 0, sizeof *p);
   lcx_take(&c, 1, wish_bytes, 8);
   p->layers = lcx_take(&c, (uint64_t)w->n_layers, sizeof(lcx_layer), 8);
@@ -3208,10 +3207,9 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   p->gates = lcx_take(&c, p->memory ? (uint64_t)w->n_layers * heads : 0, sizeof(float), 8);
   lcx_take(&c, 1, LCX_GUARD, 1);
   p->scratch = lcx_take(&c, 0, 1, 64);
-  rows = (int64_t)w->max_batch * group;
-  p->split_rows = (int32_t)lcx_min64(rows, LCX_SPLIT);
-  if (p->feedback) rows = lcx_max64(rows, (int64_t)w->feedback_len * group);
-  p->rows = (int32_t)lcx_min64(rows, LCX_ROWS);
+  p->split_rows = lcx_min(w->max_batch * group, LCX_SPLIT);
+  if (p->feedback && w->feedback_len > tokens) tokens = lcx_min(w->feedback_len, LCX_ROWS);
+  p->rows = lcx_min(tokens * group, LCX_ROWS);
   p->work = lcx_carve(w, p, NULL, NULL);
   lcx_take(&c, (uint64_t)max_threads, p->work, 64);
   p->partial = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
