@@ -1802,16 +1802,16 @@ LCX_T LCX_INLINE void LCX_FN(qk_dims)(int type, int rows, int vecs, int fetch,
   v_f32 x[8];
   size_t at = 0, step = (size_t)(st->tile * lcx_elem(type));
   int d, i, j, dims = st->head_dim, group = vecs * v_width % 16 ? v_width : 16;
-  int every = LCX_EVERY(rows, lcx_elem(type)), spread = fetch && every < rows * vecs;
+  int every = LCX_EVERY(rows, lcx_elem(type)), spread = every < rows * vecs;
   for (d = 0; d < dims; ++d, at += step) {
-    if (fetch && !spread) LCX_FETCH(k[0] + at + sp->ahead);
+    if (fetch & !spread) LCX_FETCH(k[0] + at + sp->ahead);
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       v_f32 b = v_all(q + i * dims + d);
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         const unsigned char *p = k[j * v_width / group] + at + j * v_width % group * lcx_elem(type);
         if (i == 0) x[j] = LCX_LOAD(type, p);
         acc[i][j] = v_fma(x[j], b, acc[i][j]);
-        if (spread) lcx_fetch_at(i * vecs + j, every, k[0] + at + sp->ahead);
+        if (fetch & spread) lcx_fetch_at(i * vecs + j, every, k[0] + at + sp->ahead);
       }
     }
   }
@@ -1822,9 +1822,9 @@ LCX_T LCX_INLINE void LCX_FN(pv_tokens)(int type, int rows, int vecs, int fetch,
                                         int n, v_f32 (*acc)[8])
 {
   v_f32 x[8];
-  int t, i, j, every = LCX_EVERY(rows, lcx_elem(type)), spread = fetch && every < rows * vecs;
+  int t, i, j, every = LCX_EVERY(rows, lcx_elem(type)), spread = every < rows * vecs;
   for (t = 0; t < n; ++t, v += pitch) {
-    if (fetch && !spread) LCX_FETCH(v + sp->ahead);
+    if (fetch & !spread) LCX_FETCH(v + sp->ahead);
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       v_f32 b;
       if (i > 0) LCX_IN_TURN();
@@ -1832,7 +1832,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tokens)(int type, int rows, int vecs, int fetch,
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
         if (i == 0) x[j] = LCX_LOAD(type, v + j * v_width * lcx_elem(type));
         acc[i][j] = v_fma(x[j], b, acc[i][j]);
-        if (spread) lcx_fetch_at(i * vecs + j, every, v + sp->ahead);
+        if (fetch & spread) lcx_fetch_at(i * vecs + j, every, v + sp->ahead);
       }
     }
   }
@@ -1866,7 +1866,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   v_i32 x[8];
   const unsigned char *k[4];
   int d, i, j, quads = (st->head_dim + 3) / 4, early = (rows > 1) | sp->fetch_alone;
-  int every = LCX_EVERY(rows, 4), spread = early && every < rows * vecs;
+  int every = LCX_EVERY(rows, 4), spread = every < rows * vecs;
   const int32_t *q = w->qi + r * quads * 2;
   size_t at = 0, step = (size_t)(st->tile * 4);
   LCX_UNROLL for (j = 0; j < vecs * v_width; j += 16) k[j / 16] = lcx_column(sp, c + j, 4);
@@ -1874,7 +1874,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
     LCX_UNROLL for (j = 0; j < vecs; ++j) vq_zero(acc[i][j]);
   }
   for (d = 0; d < quads; ++d, at += step) {
-    if (early && !spread) LCX_FETCH(k[0] + at + sp->ahead);
+    if (early & !spread) LCX_FETCH(k[0] + at + sp->ahead);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * 4;
       x[j] = vi_load(p);
@@ -1882,7 +1882,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       const int32_t *m = q + (i * quads + d) * 2;
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
-        if (spread) lcx_fetch_at(i * vecs + j, every, k[0] + at + sp->ahead);
+        if (early & spread) lcx_fetch_at(i * vecs + j, every, k[0] + at + sp->ahead);
         vq_dot(acc[i][j], x[j], m);
       }
     }
@@ -1940,7 +1940,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   float *o = w->o + (size_t)r * stride + dim;
   const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * vw_quad;
   int i, j, t, early = (rows > 1) | sp->fetch_alone;
-  int every = LCX_EVERY(rows, 4), spread = early & (every < rows * vecs); /* constant in a set */
+  int every = LCX_EVERY(rows, 4), spread = every < rows * vecs;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
   }
@@ -1954,7 +1954,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
       LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = vi_load(v + j * v_width * 4);
       LCX_UNROLL for (i = 0; i < rows; ++i) {
         LCX_UNROLL for (j = 0; j < vecs; ++j) {
-          if (spread) lcx_fetch_at(i * vecs + j, every, v + sp->ahead);
+          if (early & spread) lcx_fetch_at(i * vecs + j, every, v + sp->ahead);
           vw_dot(acc[i][j], x[j], m + i * (LCX_SPAN / 2));
         }
       }

@@ -18,8 +18,8 @@ count="-fcoverage-mapping -fcoverage-mcdc -DLONGCTX_ASSERT(x)=((void)0) unit.c"
 if [ "$1" = --test ]; then                             # one of them, built and run
   cd "$own" || exit 1
   case " $inside " in
-    *" $2 "*)                                          # fast: without much to optimise
-      [ "$2" = tools ] && less=-O0 || less=-DLONGCTX_NO_SIMD
+    *" $2 "*)                                          # without much to optimise or to run
+      case $2 in tools) less=-O0 ;; threads) less= ;; *) less=-DLONGCTX_NO_SIMD ;; esac
       $clang $less $count -DTEST="\"$top/tests/$2.c\"" -o "$2" -lm ;;
     *) $clang -DT_LINKED "$top/tests/$2.c" longctx.o -o "$2" -lm ;;
   esac || exit 255                                     # which stops xargs
