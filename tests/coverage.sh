@@ -12,15 +12,19 @@ top=$PWD own=$PWD/build/coverage
 linked="order plan window attend kernels fuzz_calls"
 inside="tools state memory feedback threads"           # they look inside: built with the header
 clang="clang-19 -std=c99 -O1 -w -fopenmp -fprofile-instr-generate -I$top -I$top/examples -pthread"
-clang="$clang -fprofile-update=atomic"                 # threads count, too, and lose nothing
+clang="$clang -fprofile-list=only"                     # of the header's code: counting takes long
 count="-fcoverage-mapping -fcoverage-mcdc -DLONGCTX_ASSERT(x)=((void)0) unit.c"
 
 if [ "$1" = --test ]; then                             # one of them, built and run
   cd "$own" || exit 1
   case " $inside " in
-    *" $2 "*)                                          # without much to optimise or to run
-      case $2 in tools) less=-O0 ;; threads) less= ;; *) less=-DLONGCTX_NO_SIMD ;; esac
-      $clang $less $count -DTEST="\"$top/tests/$2.c\"" -o "$2" -lm ;;
+    *" $2 "*)
+      case $2 in
+        tools) with=-O0 ;;                             # fast: without much to optimise
+        threads) with=-fprofile-update=atomic ;;       # lose no count
+        *) with=-DLONGCTX_NO_SIMD ;;
+      esac
+      $clang $with $count -DTEST="\"$top/tests/$2.c\"" -o "$2" -lm ;;
     *) $clang -DT_LINKED "$top/tests/$2.c" longctx.o -o "$2" -lm ;;
   esac || exit 255                                     # which stops xargs
   LLVM_PROFILE_FILE=$2.raw "./$2" > "$2.log" 2>&1 && exit 0
@@ -33,6 +37,7 @@ measure() {
   cd "$own" || return 1
   # one name for the file of every program: by it the counts of private functions are added up
   echo '#include TEST' > unit.c
+  printf '[clang]\ndefault:skip\nsource:*longctx.h=allow\n' > only
   $clang $count -DLONGCTX_IMPLEMENTATION -DTEST='"longctx.h"' -c -o longctx.o || return 1
   printf '%s\n' $linked $inside |
     xargs -n 1 -P "$rows_jobs" "$top/tests/coverage.sh" --test || return 1
