@@ -2654,9 +2654,9 @@ static int lcx_is_intel(const unsigned zero[4])
   return (zero[1] == 0x756e6547u) & (zero[3] == 0x49656e69u) & (zero[2] == 0x6c65746eu);
 }
 
-/* Where a conversion of halves takes the place of one or two multiply-adds: elsewhere it runs beside
-   them. And where two multiply-adds of 512 bits begin at once: of lone rows in long vectors, which
-   have few chains, one at a time loses to two of half the length. */
+/* On Intel's processors a conversion of halves takes the place of one or two multiply-adds; elsewhere
+   it runs beside them. And they begin two multiply-adds of 512 bits at once; where it is one, a lone
+   row, which has few chains, is faster in vectors of half the length. */
 static int lcx_on_intel(void)
 {
   unsigned zero[4];
@@ -4846,7 +4846,7 @@ LCX_INLINE void lcx_fetch_q8(const lcx_store *st, const lcx_span *sp, int rows)
 static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *store,
                       const unsigned char *ring, lcx_segment s)
 {
-  static const int16_t directly[2] = {LCX_ROWS, LCX_MANY};
+  static const int16_t directly[2] = {LCX_ROWS, LCX_MANY}; /* elsewhere, on Intel */
   const lcx_store *sk = store, *sv = store;
   const lcx_view *view = w->view[s.which];
   int r, slot, per_span = LCX_SPAN / store->tile; /* tiles not of 16 or 64: only one span */
