@@ -2654,9 +2654,9 @@ static int lcx_is_intel(const unsigned zero[4])
   return (zero[1] == 0x756e6547u) & (zero[3] == 0x49656e69u) & (zero[2] == 0x6c65746eu);
 }
 
-/* On Intel's processors a conversion of halves takes the place of one or two multiply-adds; elsewhere
-   it runs beside them. And they begin two multiply-adds of 512 bits at once; where it is one, a lone
-   row, which has few chains, is faster in vectors of half the length. */
+/* On Intel's processors a conversion of halves takes the place of one or two multiply-adds;
+   elsewhere it runs beside them. And they begin two multiply-adds of 512 bits at once; where it is
+   one, a lone row, which has few chains, is faster in vectors of half the length. */
 static int lcx_on_intel(void)
 {
   unsigned zero[4];
