@@ -15,6 +15,7 @@ static const kind kinds[] = {
   {"decode_int8", 128, 4, 1, 252, 4, 1, LONGCTX_Q8},
   {"decode_f32_small", 48, 6, 6, 256, 0, 1, LONGCTX_F32},
   {"prefill_f16_64", 128, 4, 1, 128, 0, 64, LONGCTX_F16},
+  {"prefill_small_window", 64, 2, 2, 64, 0, 256, LONGCTX_F16}, /* rows that see little in common */
   {"append_rotation", 128, 2, 2, 1, 0, 64, LONGCTX_F16}, /* each token sees itself alone */
 };
 
@@ -44,7 +45,7 @@ int main(int argc, char **argv)
   s = &kinds[i];
   d = longctx_desc_make(1, s->heads, s->kv_heads, s->head_dim, s->window);
   d.sinks = s->sinks;
-  d.max_batch = 64;
+  d.max_batch = s->n > 64 ? s->n : 64;
   d.type_k = d.type_v = s->type;
   lc = longctx_init(room + (4096 - (uintptr_t)room % 4096), BYTES, &d); /* ever the same lines */
   while (longctx_isa_name(isa) && strcmp(longctx_isa_name(isa), argv[1])) ++isa;

@@ -1,5 +1,5 @@
 #!/bin/sh
-# instructions.sh: how many instructions five kernels take, counted by cachegrind, against
+# instructions.sh: how many instructions six cases take, counted by cachegrind, against
 # instructions.txt: more than 1 % off fails. Usage: tests/instructions.sh [--update]
 # A case runs once and twice: the difference is one call, start-up cancels. The committed counts are
 # of gcc 12 -O2 through avx2, which is as far as valgrind goes; anything else is skipped by name.
@@ -15,7 +15,7 @@ leave() {
   result=passed
   [ "$skipped" -eq 0 ] || result=skipped
   [ "$failed" -eq 0 ] || result=failed
-  [ -z "$ROWS" ] || printf '%s\t%s\t%s\t%s\n' $result "instructions of five kernels, cachegrind" \
+  [ -z "$ROWS" ] || printf '%s\t%s\t%s\t%s\n' $result "instructions of six cases, cachegrind" \
     "${why:-within 1 % of tests/instructions.txt}" - >> "$ROWS"
   echo "$passed passed, $failed failed, $skipped skipped"
   [ "$failed" -eq 0 ]
