@@ -4750,25 +4750,20 @@ static lcx_hull lcx_hull_of(const lcx_rows *w, int first, int end)
   return h;
 }
 
-LCX_INLINE int lcx_sees(const lcx_view *v, int64_t x)
-{
-  return lcx_max64(v->from, x) < lcx_min64(v->to, x + LCX_SPAN);
-}
-
-/* Sets which rows see some of the span at x (some do), and each one's lo and hi; returns their
-   hull. Rows are in order of time, so those that do follow each other. */
+/* Sets each row's lo and hi in the span at x, and which rows see some of it (one does); returns
+   their hull. Rows are in order of time, so those that do follow each other. */
 LCX_OUTLINE lcx_hull lcx_visible(lcx_rows *w, const lcx_view *view, int64_t x)
 {
   lcx_hull whole = {0, LCX_SPAN, 1};
   int r, inside = view[w->n - 1].from <= x && x + LCX_SPAN <= view[0].to;
+  for (r = 0; r < w->n; ++r) {
+    w->lo[r] = inside ? 0 : (int)lcx_max64(0, lcx_min64(view[r].from - x, LCX_SPAN));
+    w->hi[r] = inside ? LCX_SPAN : (int)lcx_max64(0, lcx_min64(view[r].to - x, LCX_SPAN));
+  }
   w->first = 0;
   w->end = w->n;
-  while (!lcx_sees(&view[w->first], x)) ++w->first;
-  while (!lcx_sees(&view[w->end - 1], x)) --w->end;
-  for (r = w->first; r < w->end; ++r) {
-    w->lo[r] = inside ? 0 : (int)lcx_max64(0, view[r].from - x);
-    w->hi[r] = inside ? LCX_SPAN : (int)lcx_min64(view[r].to - x, LCX_SPAN);
-  }
+  while (w->lo[w->first] >= w->hi[w->first]) ++w->first;
+  while (w->lo[w->end - 1] >= w->hi[w->end - 1]) --w->end;
   return inside ? whole : lcx_hull_of(w, w->first, w->end);
 }
 

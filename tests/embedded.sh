@@ -36,7 +36,7 @@ code() {                                               # code NAME FLAGS GOAL BO
       exit \$1 > $4 }'"
 }
 
-code "code at -Os, Cortex-M4F, no dispatch, no stdio" "$lean" 20480 32500
+code "code at -Os, Cortex-M4F, no dispatch, no stdio" "$lean" 20480 32600
 code "code at -Os, Cortex-M4F, no dispatch" "-DLONGCTX_NO_DISPATCH" 20480 34500
 code "code at -Os, Cortex-M4F, as it comes" "" 20480 34500
 
