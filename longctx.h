@@ -3173,7 +3173,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   lcx_cursor c = {offsetof(struct longctx, wish), 0};
   uint64_t steps = 0, logits, heads = (uint64_t)w->n_heads, kv_heads = (uint64_t)w->n_kv_heads;
   uint64_t floats = 2 * (uint64_t)lcx_memory_make(w->head_dim, w->head_dim_v).floats;
-  int i, group = w->n_heads / w->n_kv_heads, tokens = w->max_batch;
+  int i, group = w->n_heads / w->n_kv_heads, tokens = lcx_min(w->max_batch, LCX_ROWS);
   memset(p, 0, sizeof *p);
   lcx_take(&c, 1, wish_bytes, 8);
   p->layers = lcx_take(&c, (uint64_t)w->n_layers, sizeof(lcx_layer), 8);
@@ -3212,8 +3212,8 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   p->gates = lcx_take(&c, p->memory ? (uint64_t)w->n_layers * heads : 0, sizeof(float), 8);
   lcx_take(&c, 1, LCX_GUARD, 1);
   p->scratch = lcx_take(&c, 0, 1, 64);
-  p->split_rows = lcx_min(w->max_batch * group, LCX_SPLIT);
-  if (p->feedback && w->feedback_len > tokens) tokens = w->feedback_len;
+  p->split_rows = lcx_min(tokens * group, LCX_SPLIT);
+  if (p->feedback && w->feedback_len > tokens) tokens = lcx_min(w->feedback_len, LCX_ROWS);
   p->rows = lcx_min(tokens * group, LCX_ROWS);
   p->work = lcx_carve(w, p, NULL, NULL);
   lcx_take(&c, (uint64_t)max_threads, p->work, 64);
