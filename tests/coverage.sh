@@ -27,7 +27,7 @@ if [ "$1" = --test ]; then                             # one of them, built and 
       $clang $with $count -DTEST="\"$top/tests/$2.c\"" -o "$2" -lm ;;
     *) $clang -DT_LINKED "$top/tests/$2.c" longctx.o -o "$2" -lm ;;
   esac || exit 255                                     # which stops xargs
-  [ "$2" = threads ] || export OMP_NUM_THREADS=1
+  [ "$2" = threads ] || export OMP_NUM_THREADS=1       # those would lose counts
   LLVM_PROFILE_FILE=$2.raw "./$2" > "$2.log" 2>&1 && exit 0
   tail -n 5 "$2.log"
   exit 255
