@@ -470,9 +470,10 @@ LONGCTX_API const char *longctx_isa_name(int isa);
   LONGCTX_STATIC_UP((int64_t)8 * (n_kv_heads) * (dims) * (((sinks) + 63) / 64) *                 \
                     ((sinks) < 64 ? (sinks) : 64))
 #define LONGCTX_STATIC_ROWS(max_batch, ratio)                                                    \
-  ((int64_t)LONGCTX_STATIC_OR_1(max_batch) * (ratio) < 256                                       \
-     ? (int64_t)LONGCTX_STATIC_OR_1(max_batch) * (ratio)                                         \
-     : 256)
+  LONGCTX_STATIC_EVEN((int64_t)LONGCTX_STATIC_OR_1(max_batch) * (ratio) < 256                    \
+                        ? (int64_t)LONGCTX_STATIC_OR_1(max_batch) * (ratio)                      \
+                        : 256)
+#define LONGCTX_STATIC_EVEN(r) ((r) + ((r) > 1 ? (r) % 2 : 0))
 #define LONGCTX_STATIC_HALF(type) ((type) == LONGCTX_BF16 || (type) == LONGCTX_F16)
 #define LONGCTX_STATIC_WIDE(r, dims, type_k, type_v)                                             \
   ((r) > 8 && (LONGCTX_STATIC_HALF(type_k) || LONGCTX_STATIC_HALF(type_v)) ? 64 * (dims) + 64 : 0)
@@ -961,7 +962,8 @@ enum { LCX_WINDOW, LCX_SINKS, LCX_FED };
 typedef struct lcx_view { int64_t from, to, stand; } lcx_view;
 
 /* Up to LCX_ROWS queries passing over the keys of one KV head; a row is one query head of one
-   token. Arrays lie in the block's scratch; [3] and [2] are indexed by store. */
+   token. Arrays lie in the block's scratch; [3] and [2] are indexed by store. Behind an odd number
+   of rows, but for one alone, they have room for another: the spare row. */
 typedef struct lcx_rows {
   int n, head_dim, head_dim_v;
   int first, end;        /* rows that see some of the current span: first <= r < end             */
@@ -1034,7 +1036,8 @@ LCX_INLINE int lcx_covered(lcx_hull h, int step)
 /* Kernels of one type that take `rows` rows at once, from r on: qk over the keys of a span, pv over
    one panel of its values. */
 typedef struct lcx_shape {
-  int16_t type, rows;
+  int16_t type;
+  int8_t rows, least; /* room 5: v_shapes */
   int32_t has_narrower; /* the next is for this type and one row, too, from a narrower set */
   void (*qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, const float *q, int r,
              lcx_hull seen);
@@ -1122,9 +1125,10 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      LCX_FN(hmax): largest lane      v_lanes: 0, 1, 2, ...
      v_from_int: int32 lanes to float
      v_store_f16: of numbers within 65504, nearest even; only where a set has an instruction
-     v_shapes_*: S(type, rows, vectors of keys, of a rest, vectors of values, of a rest): what a
+     v_shapes_*: S(type, rows, least, vectors of keys, of a rest, of values, of a rest): what a
        kernel holds in registers, at most 6 rows (int8: 4) and 8 vectors; most rows first, one row
-       last. LCX_SHAPES refuses what does not fit a span or a panel
+       last. least: it is still the fastest for so few rows with the spare row (lcx_rows) behind
+       them: `rows`, or one less. LCX_SHAPES refuses what does not fit a span or a panel
      v_narrower(type): the table entry for one row, with its comma, from a narrower set (if in the
        build) that is faster at it except on Intel's processors; undefined in other sets
      v_direct: up to so many rows read float16 and bfloat16 directly (on Intel's processors LCX_MANY
@@ -1210,12 +1214,13 @@ LCX_T LCX_INLINE void LCX_FN(vq_store)(int32_t *q, v_f32 t)
 #define vw_quad 1
 #define vw_store(w, j, t)                                                                        \
   _mm_storeu_si128((__m128i *)(void *)((w) + (j) / 4), _mm512_cvtepi32_epi8(_mm512_castps_si512(t)))
-#define v_shapes_f32(S) S(F32, 6, 4, 1, 4, 4) S(F32, 4, 4, 1, 4, 4) S(F32, 1, 4, 1, 4, 3)
-#define v_shapes_half(S, type) S(type, 4, 4, 1, 4, 4) S(type, 2, 4, 1, 4, 4) S(type, 1, 4, 1, 4, 3)
+#define v_shapes_f32(S) S(F32, 6, 5, 4, 1, 4, 4) S(F32, 4, 3, 4, 1, 4, 4) S(F32, 1, 1, 4, 1, 4, 3)
+#define v_shapes_half(S, type)                                                                   \
+  S(type, 4, 3, 4, 1, 4, 4) S(type, 2, 2, 4, 1, 4, 4) S(type, 1, 1, 4, 1, 4, 3)
 #ifdef LCX_HAVE_AVX2
-#define v_narrower(type) {LONGCTX_##type, 1, 0, lcx_qk_##type##_1_avx2, lcx_pv_##type##_1_avx2},
+#define v_narrower(type) {LONGCTX_##type, 1, 1, 0, lcx_qk_##type##_1_avx2, lcx_pv_##type##_1_avx2},
 #endif
-#define v_shapes_q8(S) S(Q8, 4, 2, 1, 4, 4) S(Q8, 2, 4, 1, 4, 4) S(Q8, 1, 4, 1, 4, 4)
+#define v_shapes_q8(S) S(Q8, 4, 3, 2, 1, 4, 4) S(Q8, 2, 2, 4, 1, 4, 4) S(Q8, 1, 1, 4, 1, 4, 4)
 #define v_direct LCX_ROWS /* but for Intel's, reading half the bytes outweighs repeated widening */
 
 #elif LCX_PASS == LCX_AVX2
@@ -1286,10 +1291,11 @@ LCX_T LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 }
 #define vq_store(q, d, t) LCX_FN(even_odd)((q) + (d) / 2, t, 65535)
 #define vw_store(w, j, t) LCX_FN(even_odd)((w) + (j) / 2, t, 255)
-#define v_shapes_f32(S) S(F32, 6, 2, 2, 2, 2) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 6)
+#define v_shapes_f32(S) S(F32, 6, 5, 2, 2, 2, 2) S(F32, 4, 4, 2, 2, 2, 2) S(F32, 1, 1, 8, 4, 8, 6)
 #define v_shapes_half(S, type)                                                                   \
-  S(type, 6, 2, 2, 2, 2) S(type, 4, 3, 2, 3, 2) S(type, 2, 4, 2, 4, 2) S(type, 1, 8, 4, 8, 6)
-#define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 8, 2, 8, 8)
+  S(type, 6, 5, 2, 2, 2, 2) S(type, 4, 3, 3, 2, 3, 2) S(type, 2, 2, 4, 2, 4, 2)                  \
+  S(type, 1, 1, 8, 4, 8, 6)
+#define v_shapes_q8(S) S(Q8, 4, 3, 2, 2, 2, 2) S(Q8, 1, 1, 8, 2, 8, 8)
 #define v_direct LCX_ROWS /* but for Intel's, widening is free beside fma */
 
 #elif LCX_PASS == LCX_SSE2
@@ -1373,9 +1379,9 @@ LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 }
 #define vq_store(q, d, t) LCX_FN(even_odd)((q) + (d) / 2, t, 65535)
 #define vw_store(w, j, t) LCX_FN(even_odd)((w) + (j) / 2, t, 255)
-#define v_shapes_f32(S) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 8)
-#define v_shapes_half(S, type) S(type, 4, 2, 2, 2, 2) S(type, 1, 8, 4, 8, 8)
-#define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 4, 4, 4, 4)
+#define v_shapes_f32(S) S(F32, 4, 4, 2, 2, 2, 2) S(F32, 1, 1, 8, 4, 8, 8)
+#define v_shapes_half(S, type) S(type, 4, 3, 2, 2, 2, 2) S(type, 1, 1, 8, 4, 8, 8)
+#define v_shapes_q8(S) S(Q8, 4, 4, 2, 2, 2, 2) S(Q8, 1, 1, 4, 4, 4, 4)
 #define v_direct LCX_DIRECT
 
 #elif LCX_PASS == LCX_NEON
@@ -1438,9 +1444,9 @@ LCX_INLINE void LCX_FN(shorts)(int32_t *w, v_f32 t, uint16_t bits)
 }
 #define vq_store(q, d, t) LCX_FN(shorts)((q) + (d) / 2, t, 65535)
 #define vw_store(w, j, t) LCX_FN(shorts)((w) + (j) / 2, t, 255)
-#define v_shapes_f32(S) S(F32, 6, 4, 4, 4, 4) S(F32, 4, 4, 4, 4, 4) S(F32, 1, 8, 4, 8, 4)
-#define v_shapes_half(S, type) S(type, 4, 4, 4, 4, 4) S(type, 1, 8, 4, 8, 4)
-#define v_shapes_q8(S) S(Q8, 4, 4, 4, 4, 4) S(Q8, 1, 4, 4, 4, 4)
+#define v_shapes_f32(S) S(F32, 6, 6, 4, 4, 4, 4) S(F32, 4, 4, 4, 4, 4, 4) S(F32, 1, 1, 8, 4, 8, 4)
+#define v_shapes_half(S, type) S(type, 4, 3, 4, 4, 4, 4) S(type, 1, 1, 8, 4, 8, 4)
+#define v_shapes_q8(S) S(Q8, 4, 4, 4, 4, 4, 4) S(Q8, 1, 1, 4, 4, 4, 4)
 #define v_direct LCX_DIRECT
 
 #elif LCX_PASS == LCX_WASM
@@ -1506,9 +1512,9 @@ LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 }
 #define vq_store(q, d, t) LCX_FN(even_odd)((q) + (d) / 2, t, 65535)
 #define vw_store(w, j, t) LCX_FN(even_odd)((w) + (j) / 2, t, 255)
-#define v_shapes_f32(S) S(F32, 4, 2, 2, 2, 2) S(F32, 1, 8, 4, 8, 8)
-#define v_shapes_half(S, type) S(type, 4, 2, 2, 2, 2) S(type, 1, 8, 4, 8, 8)
-#define v_shapes_q8(S) S(Q8, 4, 2, 2, 2, 2) S(Q8, 1, 4, 4, 4, 4)
+#define v_shapes_f32(S) S(F32, 4, 4, 2, 2, 2, 2) S(F32, 1, 1, 8, 4, 8, 8)
+#define v_shapes_half(S, type) S(type, 4, 3, 2, 2, 2, 2) S(type, 1, 1, 8, 4, 8, 8)
+#define v_shapes_q8(S) S(Q8, 4, 4, 2, 2, 2, 2) S(Q8, 1, 1, 4, 4, 4, 4)
 #define v_direct LCX_DIRECT
 
 #else /* scalar, with or without hardware fused multiply-add */
@@ -1605,13 +1611,13 @@ LCX_INLINE void LCX_FN(shorts)(int32_t *w, int j, float t, uint32_t bits)
 #define vq_store(q, d, t) LCX_FN(shorts)(q, d, t, 65535)
 #define vw_store(w, j, t) LCX_FN(shorts)(w, j, t, 255)
 #if LCX_X86 || LCX_SMALL /* only a reference beside faster sets, or -Os: small, not fast */
-#define v_shapes_f32(S) S(F32, 4, 1, 1, 1, 1) S(F32, 1, 1, 1, 1, 1)
-#define v_shapes_half(S, type) S(type, 1, 1, 1, 1, 1)
-#define v_shapes_q8(S) S(Q8, 1, 1, 1, 1, 1)
+#define v_shapes_f32(S) S(F32, 4, 4, 1, 1, 1, 1) S(F32, 1, 1, 1, 1, 1, 1)
+#define v_shapes_half(S, type) S(type, 1, 1, 1, 1, 1, 1)
+#define v_shapes_q8(S) S(Q8, 1, 1, 1, 1, 1, 1)
 #else
-#define v_shapes_f32(S) S(F32, 4, 1, 1, 1, 1) S(F32, 1, 4, 1, 4, 1)
-#define v_shapes_half(S, type) S(type, 1, 4, 1, 4, 1)
-#define v_shapes_q8(S) S(Q8, 1, 4, 1, 4, 1)
+#define v_shapes_f32(S) S(F32, 4, 4, 1, 1, 1, 1) S(F32, 1, 1, 4, 1, 4, 1)
+#define v_shapes_half(S, type) S(type, 1, 1, 4, 1, 4, 1)
+#define v_shapes_q8(S) S(Q8, 1, 1, 4, 1, 4, 1)
 #endif
 #define v_direct LCX_DIRECT
 #endif
@@ -1978,7 +1984,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
 #define LCX_STEPS(lanes, type)                                                                   \
   (REST <= WIDE && ((lanes) % WIDE == 0 || (lanes) % WIDE == REST) &&                            \
    (LONGCTX_##type != LONGCTX_Q8 || WIDE % 16 == 0 || 16 % WIDE == 0))
-#define LCX_SHAPES(type, rows, k, k_rest, v, v_rest)                                             \
+#define LCX_SHAPES(type, rows, least, k, k_rest, v, v_rest)                                      \
   LCX_T static void LCX_FN(qk_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
                                                const lcx_rows *w, const float *q, int r,         \
                                                lcx_hull seen)                                    \
@@ -2032,9 +2038,9 @@ v_shapes_q8(LCX_SHAPES)
 #define LCX_NARROWER(type, rows) 0
 #define v_narrower(type)
 #endif
-#define LCX_SHAPE(type, rows, k, k_rest, v, v_rest)                                              \
-  {LONGCTX_##type, rows, LCX_NARROWER(type, rows), LCX_FN(qk_##type##_##rows),                   \
-   LCX_FN(pv_##type##_##rows)},
+#define LCX_SHAPE(type, rows, least, k, k_rest, v, v_rest)                                       \
+  {LONGCTX_##type, rows, least, LCX_NARROWER(type, rows),                                        \
+   LCX_FN(qk_##type##_##rows), LCX_FN(pv_##type##_##rows)},
 static const lcx_shape LCX_FN(shapes)[] = {
     v_shapes_f32(LCX_SHAPE) v_narrower(F32)
     v_shapes_half(LCX_SHAPE, F16) v_narrower(F16)
@@ -3213,7 +3219,7 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
   p->scratch = lcx_take(&c, 0, 1, 64);
   p->split_rows = lcx_min(tokens * group, LCX_SPLIT);
   if (p->feedback && w->feedback_len > tokens) tokens = lcx_min(w->feedback_len, LCX_ROWS);
-  p->rows = lcx_min(tokens * group, LCX_ROWS);
+  p->rows = lcx_min(lcx_up(tokens * group, tokens * group > 1 ? 2 : 1), LCX_ROWS);
   p->work = lcx_carve(w, p, NULL, NULL);
   lcx_take(&c, (uint64_t)max_threads, p->work, 64);
   p->partial = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
@@ -4704,6 +4710,20 @@ static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64
   }
 }
 
+/* The spare row, behind an odd number of rows: a shape that takes it along computes with zeros, not
+   with what happens to lie there, which could be slow. */
+static void lcx_clear_spare(const lcx_wish *wish, lcx_rows *w)
+{
+  size_t bytes = (size_t)w->head_dim * sizeof(float), at = (size_t)(w->n * w->head_dim);
+  if (w->n % 2 == 0 || w->n == 1) return;
+  memset(w->q[LCX_WINDOW] + at, 0, bytes);
+  if (wish->sinks > 0) memset(w->q[LCX_SINKS] + at, 0, bytes);
+  memset(w->o + w->n * w->stride, 0, (size_t)w->stride * sizeof(float));
+  w->rescale[w->n] = 0;
+  if (wish->type_k == LONGCTX_Q8) w->qi_scale[w->n] = 0;
+  if (wish->type_v == LONGCTX_Q8) w->wi_scale[w->n] = 0;
+}
+
 /* Prepares rows r0..r0+n-1 of KV head h: queries scaled and rotated, views. */
 static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
 {
@@ -4732,6 +4752,7 @@ static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
     if (w->slope) w->slope[r] = slopes[lcx_head_of(lc, h, r0 + r)];
   }
   if (lc->wish.type_k == LONGCTX_Q8) kernel->quantise_q(w);
+  lcx_clear_spare(&lc->wish, w);
 }
 
 /* ---- rows over keys and values, span by span ---------------------------------------------- */
@@ -4766,10 +4787,15 @@ LCX_OUTLINE lcx_hull lcx_visible(lcx_rows *w, const lcx_view *view, int64_t x)
   return inside ? whole : lcx_hull_of(w, w->first, w->end);
 }
 
-/* The first shape from t on of this type and at most `rows` rows. */
-static const lcx_shape *lcx_shape_of(const lcx_shape *t, const lcx_rows *w, int type, int rows)
+/* Rows that end with the call's last, an odd number of them, have room for one more behind them. */
+static int lcx_has_spare(const lcx_rows *w) { return (w->end == w->n) & w->n & 1; }
+
+/* For the next of `rows` rows: the first shape from t on of this type and no more rows, but perhaps
+   the spare one. Eight rows are two fours: six would leave two, often too few for a shape. */
+static const lcx_shape *lcx_shape_of(const lcx_shape *t, const lcx_rows *w, int type, int rows,
+                                     int spare)
 {
-  while (t->type != type || t->rows > rows) ++t;
+  while (t->type != type || (spare ? t->least : t->rows) > rows || (t->rows == 6 && rows == 8)) ++t;
   return t + (t->has_narrower & !w->on_intel);
 }
 
@@ -4797,11 +4823,12 @@ LCX_INLINE void lcx_fetch_next(const lcx_rows *w, int i, int end, int n)
 static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
                    const float *q, lcx_hull all)
 {
-  int r, first = w->first, of = w->end - first;
-  for (r = first; r < w->end; r += t->rows) {
-    t = lcx_shape_of(t, w, st->type_k, w->end - r);
-    lcx_fetch_next(w, r - first, r - first + t->rows, of);
-    t->qk(st, sp, w, q, r, all.alike ? all : lcx_hull_of(w, r, r + t->rows));
+  int r, end, first = w->first, of = w->end - first, spare = lcx_has_spare(w);
+  for (r = first; r < w->end; r = end) {
+    t = lcx_shape_of(t, w, st->type_k, w->end - r, spare);
+    end = lcx_min(r + t->rows, w->end);
+    lcx_fetch_next(w, r - first, end - first, of);
+    t->qk(st, sp, w, q, r, all.alike ? all : lcx_hull_of(w, r, end));
   }
 }
 
@@ -4810,14 +4837,15 @@ static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, 
 static void lcx_pv(const lcx_shape *shapes, const lcx_store *st, const lcx_span *sp,
                    const lcx_rows *w, lcx_hull all)
 {
-  int r, panel, rows = w->end - w->first, at = 0;
+  int r, end, panel, rows = w->end - w->first, at = 0, spare = lcx_has_spare(w);
   int of = lcx_up(st->head_dim_v, LCX_PANEL) / LCX_PANEL * rows;
   for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL) {
     const lcx_shape *t = shapes;
-    for (r = w->first; r < w->end; r += t->rows, at += t->rows) {
-      t = lcx_shape_of(t, w, st->type_v, w->end - r);
-      lcx_fetch_next(w, at, at + t->rows, of);
-      t->pv(st, sp, w, r, panel, all.alike ? all : lcx_hull_of(w, r, r + t->rows));
+    for (r = w->first; r < w->end; at += end - r, r = end) {
+      t = lcx_shape_of(t, w, st->type_v, w->end - r, spare);
+      end = lcx_min(r + t->rows, w->end);
+      lcx_fetch_next(w, at, at + end - r, of);
+      t->pv(st, sp, w, r, panel, all.alike ? all : lcx_hull_of(w, r, end));
     }
   }
 }
@@ -4874,8 +4902,8 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
     if (wide_k) sk = &wide_store, span_k = &widened;
     if (wide_v) sv = &wide_store, span_v = &widened;
   }
-  shape_k = lcx_shape_of(kernel->shapes, w, sk->type_k, w->n);
-  shape_v = lcx_shape_of(kernel->shapes, w, sv->type_v, w->n);
+  shape_k = lcx_shape_of(kernel->shapes, w, sk->type_k, w->n, 1);
+  shape_v = lcx_shape_of(kernel->shapes, w, sv->type_v, w->n, 1);
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
   memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));

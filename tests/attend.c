@@ -421,6 +421,65 @@ static void test_heads_apart(void)
   text_free(&y);
 }
 
+/* Heads first..first+heads-1 of x, through a context of their own; free() the outputs. */
+static float *run_heads(const text *x, int first, int heads, int chunk, int isa)
+{
+  longctx_desc d = x->d;
+  int dim = d.head_dim, t;
+  longctx *lc;
+  text y;
+  float *out;
+  d.n_heads = heads;
+  d.max_batch = chunk;
+  lc = t_new(&d);
+  y = text_make(&d, x->tokens, 74);
+  memcpy(y.k, x->k, sizeof(float) * x->k_row * (size_t)x->tokens);
+  memcpy(y.v, x->v, sizeof(float) * x->v_row * (size_t)x->tokens);
+  for (t = 0; t < x->tokens; t++)
+    memcpy(text_q(&y, 0, t), text_q(x, 0, t) + first * dim, sizeof(float) * y.q_row);
+  out = text_out(&y);
+  CHECK_EQ(longctx_set_isa(lc, isa), LONGCTX_OK);
+  text_run(lc, &y, 0, x->tokens, chunk, out);
+  free(lc);
+  text_free(&y);
+  return out;
+}
+
+/* Kernels take several heads of a KV head at once, perhaps with a row more than there are: each
+   head comes out as if it were alone, whatever lay in the block before. Values are so large that
+   weights which are not yet weights would overflow. */
+static void test_any_group(int type, int isa)
+{
+  enum { DIM = 20, MOST = 11, TOKENS = 200 };
+  longctx_desc d = longctx_desc_make(1, MOST, 1, DIM, 70);
+  text x;
+  float *alone[MOST];
+  int group, h, t;
+  d.sinks = 2;
+  d.type_k = d.type_v = type;
+  x = text_make(&d, TOKENS, 73);
+  for (t = 0; t < TOKENS * DIM; t++) x.v[t] = x.v[t] > 0 ? 3e38f : -3e38f;
+  for (t = 0; t < TOKENS * DIM * MOST; t++) x.q[t] *= 8;
+  for (h = 0; h < MOST; h++) alone[h] = run_heads(&x, h, 1, 1, isa);
+  for (group = 2; group <= MOST; group++) {
+    float *out = run_heads(&x, 0, group, 3, isa);
+    t_case("%d heads at once, %s, %s", group, longctx_isa_name(isa), t_type_names[type]);
+    for (t = 0; t < TOKENS; t++)
+      for (h = 0; h < group; h++)
+        CHECK_SAME(out + (t * group + h) * DIM, alone[h] + t * DIM, sizeof(float) * DIM);
+    free(out);
+  }
+  for (h = 0; h < MOST; h++) free(alone[h]);
+  text_free(&x);
+}
+
+static void test_groups(void)
+{
+  int type, isa;
+  for (isa = 0; longctx_isa_name(isa) != NULL; isa++)
+    for (type = 0; type < 4 && t_have_isa(isa); type++) test_any_group(type, isa);
+}
+
 /* ---- exponentials ---------------------------------------------------------------------------- */
 
 /* Two keys, scores 0 and -s: the second one's weight is e^-s / (1 + e^-s). */
@@ -674,6 +733,7 @@ int main(void)
   test_convex();
   test_power_of_two();
   test_heads_apart();
+  test_groups();
   test_exp();
   test_non_finite();
   test_huge();
