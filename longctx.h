@@ -443,7 +443,7 @@ LONGCTX_API const char *longctx_isa_name(int isa);
    aligns: put it in a union with an int64_t, a double and a pointer. */
 #define LONGCTX_STATIC_SIZE(n_layers, n_heads, n_kv_heads, head_dim, window, sinks, max_batch,   \
                             type_k, type_v)                                                      \
-  ((size_t)(LONGCTX_STATIC_UP(280 + (int64_t)264 * (n_layers) +                                  \
+  ((size_t)(LONGCTX_STATIC_UP(288 + (int64_t)256 * (n_layers) +                                  \
                               ((int64_t)4 * (n_layers) * (n_heads) + 7) / 8 * 8 +                \
                               (head_dim) / 2 * 8) +                                              \
             (n_layers) * (LONGCTX_STATIC_RING(n_kv_heads, head_dim,                              \
@@ -573,7 +573,6 @@ on regardless."
 #define LCX_SMALL 0
 #endif
 #if LCX_GNU
-#define LCX_UNUSED __attribute__((unused))
 #if LCX_SMALL
 #define LCX_INLINE static inline __attribute__((unused))
 #else
@@ -582,7 +581,6 @@ on regardless."
 #define LCX_OUTLINE static __attribute__((noinline, unused)) /* frames stay small */
 #define LCX_TARGET(list) __attribute__((target(list)))
 #else
-#define LCX_UNUSED
 #ifdef _MSC_VER
 #define LCX_INLINE static __forceinline
 #define LCX_OUTLINE static __declspec(noinline)
@@ -708,15 +706,8 @@ LCX_INLINE float lcx_float(uint32_t u)
 /* by bits: comparisons are not to be trusted under -ffinite-math-only */
 LCX_INLINE int lcx_finite(float x) { return (lcx_bits(x) & 0x7f800000u) != 0x7f800000u; }
 
-LCX_INLINE int lcx_finite_double(double x)
-{
-  uint64_t u;
-  memcpy(&u, &x, sizeof u);
-  return (u >> 52 & 0x7ff) != 0x7ff;
-}
-
 /* high half of a 64 x 64 bit product */
-static LCX_UNUSED uint64_t lcx_mulhi(uint64_t a, uint64_t b)
+static uint64_t lcx_mulhi(uint64_t a, uint64_t b)
 {
   uint64_t al = a & 0xffffffffu, ah = a >> 32, bl = b & 0xffffffffu, bh = b >> 32;
   uint64_t mid = ah * bl + (al * bl >> 32), mid2 = al * bh + (mid & 0xffffffffu);
@@ -725,7 +716,7 @@ static LCX_UNUSED uint64_t lcx_mulhi(uint64_t a, uint64_t b)
 
 /* x = 2^e * m, 1 <= m < 2, a normal double > 0: e, and log2(m) as a 64-bit fraction, by 64
    squarings */
-static LCX_UNUSED int lcx_log2(double x, uint64_t *fraction)
+static int lcx_log2(double x, uint64_t *fraction)
 {
   uint64_t u, m, f = 0;
   int i;
@@ -742,7 +733,7 @@ static LCX_UNUSED int lcx_log2(double x, uint64_t *fraction)
 }
 
 /* 2^-f of a 64-bit fraction f > 0, as a 64-bit fraction: 1 - x + x^2/2 - ..., x = f ln 2 */
-static LCX_UNUSED uint64_t lcx_exp2_minus(uint64_t f)
+static uint64_t lcx_exp2_minus(uint64_t f)
 {
   uint64_t x = lcx_mulhi(f, 0xb17217f7d1cf79abu), term = x, sum = 0 - x;
   unsigned n;
@@ -756,7 +747,7 @@ static LCX_UNUSED uint64_t lcx_exp2_minus(uint64_t f)
 
 /* RoPE's step per token, in units of 2^-64 turn: 2^64 / (2 pi) * base^(-i/half), in integers so
    that every machine rotates alike (arXiv 2104.09864, theta_i) */
-static LCX_UNUSED uint64_t lcx_rope_step(double base, int i, int half)
+static uint64_t lcx_rope_step(double base, int i, int half)
 {
   uint64_t f, n = (uint64_t)i, d = (uint64_t)half, turn = 0x28be60db9391054au; /* 2^64 / (2 pi) */
   uint64_t whole = (uint64_t)lcx_log2(base, &f) * n, low = (f & 0xffffffffu) * n;
@@ -768,7 +759,7 @@ static LCX_UNUSED uint64_t lcx_rope_step(double base, int i, int half)
 }
 
 /* The same step from a caller's frequency in radians a token: mantissa * 2^64/(2 pi), shifted. */
-static LCX_UNUSED uint64_t lcx_freq_step(double radians)
+static uint64_t lcx_freq_step(double radians)
 {
   uint64_t u, m, high, low, step;
   int shift;
@@ -784,7 +775,7 @@ static LCX_UNUSED uint64_t lcx_freq_step(double radians)
 }
 
 /* 2^-x for x >= 0, within an ulp */
-static LCX_UNUSED float lcx_pow2_minus(double x)
+static float lcx_pow2_minus(double x)
 {
   uint64_t whole = (uint64_t)x, f = (uint64_t)((x - (double)whole) * 18446744073709551616.0);
   double y = f ? (double)lcx_exp2_minus(f) * (1 / 18446744073709551616.0) : 1;
@@ -793,7 +784,7 @@ static LCX_UNUSED float lcx_pow2_minus(double x)
 }
 
 /* by Newton's method: no libm; 64 steps are plenty for any int */
-static LCX_UNUSED double lcx_sqrt(double x)
+static double lcx_sqrt(double x)
 {
   double y = x > 1 ? x : 1;
   int i;
@@ -868,7 +859,7 @@ typedef struct lcx_store {
 LCX_INLINE int lcx_elem(int type) { return type == LONGCTX_F32 ? 4 : type == LONGCTX_Q8 ? 1 : 2; }
 
 /* Shape of tiles `gap` bytes apart; tiles is left 0. Ints suffice: dims <= 576, tile <= 64. */
-static LCX_UNUSED void lcx_store_make(lcx_store *s, int type_k, int type_v, int head_dim,
+static void lcx_store_make(lcx_store *s, int type_k, int type_v, int head_dim,
                                       int head_dim_v, int tile, int gap)
 {
   int k = type_k == LONGCTX_Q8 ? lcx_up(head_dim, 4) * tile : head_dim * tile * lcx_elem(type_k);
@@ -1088,7 +1079,7 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
 #if LCX_X86 && defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) &&         \
     defined(__AVX512VNNI__)
 #define LCX_PASS LCX_AVX512
-#elif LCX_X86 && defined(__AVX2__) && (defined(__FMA__) && defined(__F16C__) || defined(_MSC_VER))
+#elif LCX_X86 && defined(__AVX2__) && (defined(__FMA__) || defined(_MSC_VER)) /* then F16C, too */
 #define LCX_PASS LCX_AVX2
 #elif LCX_X86
 #define LCX_PASS LCX_SSE2
@@ -1262,11 +1253,9 @@ LCX_T LCX_INLINE float LCX_FN(hmax)(v_f32 a)
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
 #define v_i32 __m256i
-typedef v_i32 LCX_FN(acc);
 #define vi_load(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define vi_zero() _mm256_setzero_si256()
 #define v_from_int(a) _mm256_cvtepi32_ps(a)
-#define vq_zero(a) ((a) = _mm256_setzero_si256())
 #define vq_dot(a, k, q) /* even bytes by [0], odd by [1], widened: pmaddubsw would saturate */   \
   ((a) = _mm256_add_epi32(                                                                       \
        _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_and_si256(k, _mm256_set1_epi16(255)),        \
@@ -1280,7 +1269,6 @@ typedef v_i32 LCX_FN(acc);
        _mm256_madd_epi16(_mm256_and_si256(v, _mm256_set1_epi16(-256)),                           \
                          _mm256_set1_epi32((w)[1]))))
 #define vw_sum(a) _mm256_srai_epi32(a, 8)
-#define vw_quad 2
 /* v_width/4 quads of lanes into shorts, per quad lanes 0 and 2, then 1 and 3 */
 LCX_T LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 {
@@ -1327,9 +1315,7 @@ LCX_INLINE v_f32 LCX_FN(load_f16)(const void *p)
 LCX_INLINE v_f32 LCX_FN(mul)(v_f32 a, v_f32 b)
 {
   v_f32 p = _mm_mul_ps(a, b);
-#if LCX_GNU
-  __asm__("" : "+x"(p)); /* with -mfma a compiler would fuse it: class two must not */
-#endif
+  LCX_KEEP(p); /* with -mfma a compiler would fuse it: class two must not */
   return p;
 }
 #define v_mul(a, b) LCX_FN(mul)(a, b)
@@ -1354,11 +1340,9 @@ LCX_INLINE float LCX_FN(hmax)(v_f32 a)
   return _mm_cvtss_f32(_mm_max_ss(a, _mm_shuffle_ps(a, a, 1)));
 }
 #define v_i32 __m128i
-typedef v_i32 LCX_FN(acc);
 #define vi_load(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
 #define vi_zero() _mm_setzero_si128()
 #define v_from_int(a) _mm_cvtepi32_ps(a)
-#define vq_zero(a) ((a) = _mm_setzero_si128())
 #define vq_dot(a, k, q)                                                                          \
   ((a) = _mm_add_epi32(                                                                          \
        _mm_add_epi32(a, _mm_madd_epi16(_mm_and_si128(k, _mm_set1_epi16(255)),                    \
@@ -1370,7 +1354,6 @@ typedef v_i32 LCX_FN(acc);
        _mm_add_epi32(a, _mm_madd_epi16(_mm_slli_epi16(v, 8), _mm_set1_epi32((w)[0]))),           \
        _mm_madd_epi16(_mm_and_si128(v, _mm_set1_epi16(-256)), _mm_set1_epi32((w)[1]))))
 #define vw_sum(a) _mm_srai_epi32(a, 8)
-#define vw_quad 2
 LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 {
   v_i32 a = _mm_and_si128(_mm_castps_si128(t), _mm_set1_epi32(bits));
@@ -1416,11 +1399,9 @@ LCX_INLINE v_f32 LCX_FN(lanes)(void)
                                          vshlq_n_u32(vreinterpretq_u32_f32(t), 23))))
 LCX_INLINE float LCX_FN(hmax)(v_f32 a) { return vmaxvq_f32(a); }
 #define v_i32 int32x4_t
-typedef v_i32 LCX_FN(acc);
 #define vi_load(p) vreinterpretq_s32_u8(vld1q_u8((const uint8_t *)(p)))
 #define vi_zero() vdupq_n_s32(0)
 #define v_from_int(a) vcvtq_f32_s32(a)
-#define vq_zero(a) ((a) = vdupq_n_s32(0))
 /* a + dots of each 4 neighbours of low, then of high, with the 4 shorts at w */
 LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32_t *w)
 {
@@ -1437,7 +1418,6 @@ LCX_INLINE v_i32 LCX_FN(dot)(v_i32 a, int16x8_t low, int16x8_t high, const int32
   ((a) = LCX_FN(dot)(a, vmovl_s8(vget_low_s8(vreinterpretq_s8_s32(v))),                          \
                      vmovl_s8(vget_high_s8(vreinterpretq_s8_s32(v))), w))
 #define vw_sum(a) (a)
-#define vw_quad 2
 LCX_INLINE void LCX_FN(shorts)(int32_t *w, v_f32 t, uint16_t bits)
 {
   vst1_u16((uint16_t *)(void *)w, vand_u16(vmovn_u32(vreinterpretq_u32_f32(t)), vdup_n_u16(bits)));
@@ -1487,11 +1467,9 @@ LCX_INLINE float LCX_FN(hmax)(v_f32 a)
   return wasm_f32x4_extract_lane(a, 0);
 }
 #define v_i32 v128_t
-typedef v_i32 LCX_FN(acc);
 #define vi_load(p) wasm_v128_load(p)
 #define vi_zero() wasm_i32x4_splat(0)
 #define v_from_int(a) wasm_f32x4_convert_i32x4(a)
-#define vq_zero(a) ((a) = wasm_i32x4_splat(0))
 #define vq_dot(a, k, q)                                                                          \
   ((a) = wasm_i32x4_add(                                                                         \
        wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_v128_and(k, wasm_i16x8_splat(255)),           \
@@ -1503,7 +1481,6 @@ typedef v_i32 LCX_FN(acc);
        wasm_i32x4_add(a, wasm_i32x4_dot_i16x8(wasm_i16x8_shl(v, 8), wasm_i32x4_splat((w)[0]))),  \
        wasm_i32x4_dot_i16x8(wasm_v128_and(v, wasm_i16x8_splat(-256)), wasm_i32x4_splat((w)[1]))))
 #define vw_sum(a) wasm_i32x4_shr(a, 8)
-#define vw_quad 2
 LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 {
   v_i32 a = wasm_v128_and(t, wasm_i32x4_splat(bits));
@@ -1534,17 +1511,12 @@ LCX_INLINE void LCX_FN(even_odd)(int32_t *w, v_f32 t, int bits)
 #define LCX_T
 LCX_INLINE float LCX_FN(mul)(float a, float b)
 {
-#if LCX_GNU && defined(__x86_64__)
-  float p = a * b;
-  __asm__("" : "+x"(p)); /* where hardware could fuse it: class two must not */
-#elif LCX_GNU && defined(__aarch64__)
-  float p = a * b;
-  __asm__("" : "+w"(p));
-#elif LCX_BASE_FMA
+#if LCX_BASE_FMA && !defined(__x86_64__) && !defined(__aarch64__)
   volatile float p = a * b;
 #else
   float p = a * b;
 #endif
+  LCX_KEEP(p); /* where hardware could fuse it: class two must not */
   return p;
 }
 #define v_mul(a, b) LCX_FN(mul)(a, b)
@@ -1571,7 +1543,6 @@ LCX_T LCX_INLINE float LCX_FN(pick)(float a, float b, float x, float y) { return
   v_pick(x, least, 0.0f, lcx_float(lcx_bits(p) + (lcx_bits(t) << 23)))
 LCX_T LCX_INLINE float LCX_FN(hmax)(float a) { return a; }
 #define v_i32 int32_t
-typedef v_i32 LCX_FN(acc);
 LCX_INLINE v_i32 LCX_FN(vi_load)(const void *p)
 {
   v_i32 a;
@@ -1581,28 +1552,22 @@ LCX_INLINE v_i32 LCX_FN(vi_load)(const void *p)
 #define vi_load(p) LCX_FN(vi_load)(p)
 #define vi_zero() 0
 #define v_from_int(a) ((float)(a))
-#define vq_zero(a) ((a) = 0)
-LCX_INLINE v_i32 LCX_FN(vq)(v_i32 a, v_i32 k, const int32_t *q)
-{
-  uint8_t b[4];
-  int16_t m[4];
-  memcpy(b, &k, 4);
-  memcpy(m, q, 8);
-  return a + b[0] * m[0] + b[1] * m[1] + b[2] * m[2] + b[3] * m[3];
-}
-LCX_INLINE v_i32 LCX_FN(vw)(v_i32 a, v_i32 v, const int32_t *w)
-{
-  int8_t b[4];
-  int16_t m[4];
-  memcpy(b, &v, 4);
-  memcpy(m, w, 8);
-  return a + b[0] * m[0] + b[1] * m[1] + b[2] * m[2] + b[3] * m[3];
-}
+#define LCX_DOT(name, type)                                                                      \
+  LCX_INLINE v_i32 LCX_FN(name)(v_i32 a, v_i32 bytes, const int32_t *shorts)                     \
+  {                                                                                              \
+    type b[4];                                                                                   \
+    int16_t m[4];                                                                                \
+    memcpy(b, &bytes, 4);                                                                        \
+    memcpy(m, shorts, 8);                                                                        \
+    return a + b[0] * m[0] + b[1] * m[1] + b[2] * m[2] + b[3] * m[3];                            \
+  }
+LCX_DOT(vq, uint8_t)
+LCX_DOT(vw, int8_t)
+#undef LCX_DOT
 #define vq_dot(a, k, q) ((a) = LCX_FN(vq)(a, k, q))
 #define vq_sum(a, shift) ((a) + (shift))
 #define vw_dot(a, v, w) ((a) = LCX_FN(vw)(a, v, w))
 #define vw_sum(a) (a)
-#define vw_quad 2
 LCX_INLINE void LCX_FN(shorts)(int32_t *w, int j, float t, uint32_t bits)
 {
   uint16_t m = (uint16_t)(lcx_bits(t) & bits);
@@ -1623,6 +1588,11 @@ LCX_INLINE void LCX_FN(shorts)(int32_t *w, int j, float t, uint32_t bits)
 #endif
 #ifndef v_all
 #define v_all(p) v_set(*(p))
+#endif
+#ifndef vw_quad
+#define vw_quad 2
+#define vq_zero(a) ((a) = vi_zero())
+typedef v_i32 LCX_FN(acc);
 #endif
 
 /* ============================================================================================ */
@@ -2717,16 +2687,15 @@ static int lcx_runs(int isa) { return isa >= 0; }
 
 static int lcx_available(int isa)
 {
-  return isa >= 0 && isa < LCX_ISAS && lcx_kernels_of(isa) != NULL && lcx_runs(isa);
+  return lcx_kernels_of(isa) != NULL && lcx_runs(isa);
 }
 
+/* Sets that can be in one build are numbered from slow to fast. */
 static int lcx_best_isa(void)
 {
-  static const unsigned char order[] = {LCX_AVX512, LCX_AVX2, LCX_NEON,       LCX_WASM,
-                                        LCX_SSE2,   LCX_SCALAR_FMA, LCX_SCALAR};
-  size_t i = 0;
-  while (!lcx_available(order[i])) ++i; /* a build has at least one that always runs */
-  return order[i];
+  int isa = LCX_ISAS - 1;
+  while (!lcx_available(isa)) --isa; /* a build has at least one that always runs */
+  return isa;
 }
 
 /* ============================================================================================ */
@@ -2776,7 +2745,6 @@ typedef struct lcx_layer {
   float mscale, scale, cap;                     /* scale and cap in base 2 */
   int32_t reader;                               /* 1: a kv_from layer, stores no tokens */
   uint64_t steps;  /* uint64_t [half] */
-  uint64_t logits; /* float [n_heads], base 2 */
   uint64_t ring[3], head[3]; /* window, sinks, feedback: first head's tiles; bytes per KV head */
   uint64_t memory_at;        /* first KV head's memory; the others follow */
   uint64_t fed_at;           /* feedback: rows [F][feedback_dim], queries [F][heads][head_dim] */
@@ -2795,7 +2763,7 @@ typedef struct lcx_plan {
   uint64_t layers, live, slopes, scratch, partials, list; /* offsets; list: of get_desc's layers */
   uint64_t work, partial; /* bytes of scratch for a part; floats of a partial result */
   uint64_t window, memory, feedback, total; /* bytes of each kind, and of the block */
-  uint64_t gates;   /* float [n_layers][n_heads], if a layer remembers */
+  uint64_t logits, gates; /* float [n_layers][n_heads]: base 2; if a layer remembers */
   int32_t segments; /* most that one batch can see, sinks, feedback, memory included */
   int32_t rows;     /* most rows in one pass */
   int32_t split_rows; /* most rows of a KV head that parts share by segments */
@@ -2822,12 +2790,6 @@ struct longctx {
 #define LCX_FORMAT 2
 #define LCX_PROBE 0x01020304u /* reads differently in the other byte order */
 #define LCX_GUARD 256         /* bytes that kernels may read past the last tile */
-
-/* Where a wish comes from: a caller's desc, or a block. */
-typedef struct lcx_origin {
-  const longctx_desc *desc;  /* or NULL */
-  const unsigned char *wish; /* in a block */
-} lcx_origin;
 
 static void lcx_wish_layer_from(const longctx_layer *l, int head_dim, lcx_wish_layer *w)
 {
@@ -2864,12 +2826,19 @@ static void lcx_wish_from(const longctx_desc *d, lcx_wish *w)
   if (d->layers) w->base.feedback = 0; /* each layer says whether it has rows */
 }
 
-/* Layer i's wish; i = -1 is the desc's own. */
-static void lcx_wish_layer_at(const lcx_origin *o, const lcx_wish *w, int i, lcx_wish_layer *l)
+/* Layer i's wish, from a caller's desc, or if that is NULL from behind w, which lies in a block;
+   i = -1 is the desc's own. */
+static void lcx_wish_layer_at(const longctx_desc *d, const lcx_wish *w, int i, lcx_wish_layer *l)
 {
   if (i < 0 || !w->has_layers) *l = w->base;
-  else if (o->desc) lcx_wish_layer_from(&o->desc->layers[i], w->head_dim, l);
-  else memcpy(l, o->wish + sizeof *w + (size_t)i * sizeof *l, sizeof *l);
+  else if (d) lcx_wish_layer_from(&d->layers[i], w->head_dim, l);
+  else memcpy(l, (const unsigned char *)w + sizeof *w + (size_t)i * sizeof *l, sizeof *l);
+}
+
+/* Layer i's frequency table, or the desc's own: i = -1. */
+static const double *lcx_freqs_of(const longctx_desc *d, int i)
+{
+  return i < 0 ? d->rope_freqs : d->layers[i].rope_freqs;
 }
 
 #define LCX_WANT(ok, sentence)                                                                   \
@@ -2882,7 +2851,7 @@ static const char *lcx_check_freqs(const double *f, int n)
 {
   int i;
   for (i = 0; i < n; ++i) {
-    LCX_WANT(lcx_finite_double(f[i]) && LCX_IN(f[i], -1e6, 1e6),
+    LCX_WANT(LCX_IN(f[i], -1e6, 1e6),
              "rope_freqs holds a value that is not finite or beyond +-1e6: give radians per token");
   }
   return NULL;
@@ -2902,7 +2871,7 @@ static const char *lcx_check_layer(const lcx_wish *w, const lcx_wish_layer *l)
            "rope is not LONGCTX_ROPE_NONE, _HALF or _INTERLEAVED: give one of them");
   LCX_WANT(LCX_IN(l->rope_dims, 0, w->head_dim) && l->rope_dims % 2 == 0,
            "rope_dims is negative, odd or above head_dim: give an even number of dims");
-  LCX_WANT(lcx_finite_double(l->rope_base) && LCX_IN(l->rope_base, 1, 1e18),
+  LCX_WANT(LCX_IN(l->rope_base, 1, 1e18),
            "rope_base is below 1, above 1e18 or not finite: give theta (0 means 10000)");
   LCX_WANT(lcx_finite(l->rope_mscale) && LCX_IN(l->rope_mscale, 1e-6f, 16),
            "rope_mscale is below 1e-6 or above 16: give the factor on cos and sin (0 means 1)");
@@ -2962,10 +2931,9 @@ static const char *lcx_check_wish(const lcx_wish *w)
 }
 
 /* Checks the whole wish; *bytes becomes its size in a block. */
-static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_t *bytes)
+static const char *lcx_check_all(const longctx_desc *d, const lcx_wish *w, uint64_t *bytes)
 {
   const char *bad = lcx_check_wish(w);
-  const double *table = NULL;
   uint64_t n = 0;
   int i, block = 0;
   if (bad) return bad;
@@ -2973,10 +2941,9 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
   for (i = -1; i < lcx_listed(w); ++i) {
     lcx_wish_layer l, from;
     int shares;
-    lcx_wish_layer_at(o, w, i, &l);
+    lcx_wish_layer_at(d, w, i, &l);
     bad = lcx_check_layer(w, &l);
-    if (o->desc) table = i < 0 ? o->desc->rope_freqs : o->desc->layers[i].rope_freqs;
-    if (!bad && o->desc && l.n_freqs) bad = lcx_check_freqs(table, l.n_freqs);
+    if (!bad && d && l.n_freqs) bad = lcx_check_freqs(lcx_freqs_of(d, i), l.n_freqs);
     if (bad) return bad;
     n += (uint64_t)l.n_freqs;
     shares = i >= 0 && (l.memory || l.feedback);
@@ -2986,7 +2953,7 @@ static const char *lcx_check_all(const lcx_origin *o, const lcx_wish *w, uint64_
     LCX_WANT(LCX_IN(l.kv_from, -1, i > 0 ? i - 1 : -1),
              "kv_from is below -1 or not a lower layer: give the index of a lower layer, or -1");
     if (l.kv_from < 0) continue;
-    lcx_wish_layer_at(o, w, l.kv_from, &from);
+    lcx_wish_layer_at(d, w, l.kv_from, &from);
     LCX_WANT(from.kv_from < 0,
              "kv_from names a layer that reads another: give the layer that has its own keys");
     LCX_WANT(l.window <= from.window && l.block == from.block,
@@ -3122,9 +3089,9 @@ LCX_OUTLINE void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int 
   y->block = l->block;
   y->positions = l->positions;
   y->rope = l->rope;
-  y->half = l->rope == LONGCTX_ROPE_NONE ? 0 : l->rope_dims / 2;
+  y->half = l->rope_dims / 2; /* 0 without rope */
   y->reader = l->kv_from >= 0;
-  y->source = i;
+  y->source = y->reader ? l->kv_from : i;
   y->mscale = l->rope_mscale;
   y->memory = l->memory;
   y->fed_rows = fed;
@@ -3149,7 +3116,6 @@ LCX_OUTLINE void lcx_layer_plan(const lcx_wish *w, const lcx_wish_layer *l, int 
 /* A kv_from layer reads its source's tokens, as its source rotated them. */
 static void lcx_layer_share(const lcx_layer *source, lcx_layer *y)
 {
-  y->source = source->source;
   y->positions = source->positions;
   y->rope = source->rope;
   y->half = source->half;
@@ -3172,30 +3138,29 @@ static int64_t lcx_most_segments(const lcx_wish *w, const lcx_wish_layer *l)
 
 /* The one layout. With `mem` it writes the layers' records there, else it only counts. 0, or
    E_DESC when the total exceeds the address space. */
-static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_bytes, int max_threads,
-                      unsigned char *mem, lcx_plan *p)
+static int lcx_layout(const longctx_desc *d, const lcx_wish *w, int max_threads, unsigned char *mem,
+                      lcx_plan *p)
 {
   lcx_cursor c = {offsetof(struct longctx, wish), 0};
-  uint64_t steps = 0, logits, heads = (uint64_t)w->n_heads, kv_heads = (uint64_t)w->n_kv_heads;
+  uint64_t steps = 0, heads = (uint64_t)w->n_heads, kv_heads = (uint64_t)w->n_kv_heads;
   uint64_t floats = 2 * (uint64_t)lcx_memory_make(w->head_dim, w->head_dim_v).floats;
   int i, group = w->n_heads / w->n_kv_heads, tokens = lcx_min(w->max_batch, LCX_ROWS);
   memset(p, 0, sizeof *p);
-  lcx_take(&c, 1, wish_bytes, 8);
+  lcx_take(&c, 1, (uint64_t)w->bytes, 8);
   p->layers = lcx_take(&c, (uint64_t)w->n_layers, sizeof(lcx_layer), 8);
   p->live = lcx_take(&c, (uint64_t)w->n_layers, sizeof(lcx_live), 8);
   p->slopes = lcx_take(&c, w->alibi_max_bias > 0 ? heads : 0, sizeof(float), 8);
-  logits = lcx_take(&c, (uint64_t)w->n_layers * heads, sizeof(float), 8);
+  p->logits = lcx_take(&c, (uint64_t)w->n_layers * heads, sizeof(float), 8);
   for (i = 0; i < w->n_layers && !c.over; ++i) {
     lcx_wish_layer l;
     lcx_layer y, *list;
     uint64_t before;
-    lcx_wish_layer_at(o, w, i, &l);
+    lcx_wish_layer_at(d, w, i, &l);
     if (w->has_layers || i == 0)
       steps = lcx_take(&c, (uint64_t)l.rope_dims / 2, sizeof(uint64_t), 8);
     before = c.at;
     lcx_layer_plan(w, &l, i, max_threads, &c, &y);
     y.steps = steps;
-    y.logits = logits + (uint64_t)i * heads * sizeof(float);
     p->window += c.at - before;
     if (l.memory || l.feedback) p->block = l.block;
     before = c.at;
@@ -3233,17 +3198,16 @@ static int lcx_layout(const lcx_origin *o, const lcx_wish *w, uint64_t wish_byte
 /* All that a desc decides: the wish, its size in bytes, the plan. NULL, or what is wrong. */
 static const char *lcx_resolve(const longctx_desc *d, lcx_wish *w, lcx_plan *p)
 {
-  lcx_origin o = {d, NULL};
   const char *bad;
   uint64_t bytes = 0;
   LCX_WANT(d != NULL, "the desc is NULL: make one with longctx_desc_make");
   lcx_wish_from(d, w);
-  bad = lcx_check_all(&o, w, &bytes);
+  bad = lcx_check_all(d, w, &bytes);
   if (bad) return bad;
   LCX_WANT(LCX_IN(d->max_threads, 0, 1024),
            "max_threads is negative or above 1024: give the most parts of one attend (0 means 1)");
   w->bytes = (int32_t)bytes; /* below 2^28 */
-  LCX_WANT(lcx_layout(&o, w, bytes, lcx_threads(d), NULL, p) == 0,
+  LCX_WANT(lcx_layout(d, w, lcx_threads(d), NULL, p) == 0,
            "window, sinks, n_layers or another size exceeds the address space: lower it");
   return NULL;
 }
@@ -3285,9 +3249,8 @@ LONGCTX_API const char *longctx_check(const longctx_desc *d)
 
 LONGCTX_API size_t longctx_size(const longctx_desc *d)
 {
-  lcx_wish w;
-  lcx_plan p;
-  return lcx_resolve(d, &w, &p) ? 0 : (size_t)p.total;
+  longctx_sizes s;
+  return longctx_measure(d, &s) ? 0 : s.total;
 }
 
 LONGCTX_API int longctx_measure(const longctx_desc *d, longctx_sizes *sizes)
@@ -3426,14 +3389,6 @@ static lcx_segment lcx_segment_of(const lcx_reach *r, int64_t i)
   return s;
 }
 
-/* Where the token at position t lies: the store and its x there. */
-static int lcx_place(const longctx *lc, int64_t t, int64_t *x)
-{
-  int sink = t < lcx_after_sinks(lc);
-  *x = sink ? t - lc->start : t;
-  return sink ? LCX_SINKS : LCX_WINDOW;
-}
-
 /* cos and sin for p into w->turn[which], unless already there */
 static void lcx_turn_to(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                         lcx_rows *w, int which, int64_t p)
@@ -3473,16 +3428,17 @@ static void lcx_put(const lcx_kernels *kernel, int type, const float *x, int n, 
 }
 
 /* x[n] of a token as int8 and a scale: a key, made unsigned by +128, or values. */
-LCX_OUTLINE void lcx_put_q8(const lcx_kernels *kernel, const lcx_store *st, const float *x, int n,
-                            unsigned char *p, int token, int key, unsigned char *scale)
+LCX_OUTLINE void lcx_put_q8(const lcx_kernels *kernel, const lcx_store *st, unsigned char *tile,
+                            int token, int key, const float *x)
 {
   int16_t q[LCX_PANEL + 16];
+  int n = key ? st->head_dim : st->head_dim_v;
   float most = kernel->most(x, n), factor = most > 0 ? 127.0f / most : 0.0f;
   int d, i;
-  ((float *)(void *)scale)[token] = most / 127.0f;
+  ((float *)(void *)(tile + (key ? st->scale_k : st->scale_v)))[token] = most / 127.0f;
   for (d = 0; d < n; d += LCX_PANEL) { /* by panels, as values lie; stacks may be small */
     int end = lcx_min(LCX_PANEL, n - d);
-    unsigned char *to = p + (key ? lcx_key_at(st, d, token) : lcx_val_at(st, token, d));
+    unsigned char *to = tile + (key ? lcx_key_at(st, d, token) : st->val + lcx_val_at(st, token, d));
     kernel->round(x + d, end, factor, q);
     if (key)
       for (i = 0; i < end; ++i) to[i / 4 * st->tile * 4 + i % 4] = (unsigned char)(q[i] + 128);
@@ -3496,8 +3452,7 @@ static void lcx_put_key(const lcx_kernels *kernel, const lcx_store *st, unsigned
                         int token, const float *k)
 {
   int size = lcx_elem(st->type_k);
-  if (st->type_k == LONGCTX_Q8)
-    lcx_put_q8(kernel, st, k, st->head_dim, tile, token, 1, tile + st->scale_k);
+  if (st->type_k == LONGCTX_Q8) lcx_put_q8(kernel, st, tile, token, 1, k);
   else lcx_put(kernel, st->type_k, k, st->head_dim, tile + token * size, st->tile * size);
 }
 
@@ -3505,14 +3460,12 @@ static void lcx_put_key(const lcx_kernels *kernel, const lcx_store *st, unsigned
 static void lcx_put_val(const lcx_kernels *kernel, const lcx_store *st, unsigned char *tile,
                         int token, const float *v)
 {
-  unsigned char *val = tile + st->val;
   int d, size = lcx_elem(st->type_v);
-  if (st->type_v == LONGCTX_Q8)
-    lcx_put_q8(kernel, st, v, st->head_dim_v, val, token, 0, tile + st->scale_v);
+  if (st->type_v == LONGCTX_Q8) lcx_put_q8(kernel, st, tile, token, 0, v);
   else
     for (d = 0; d < st->head_dim_v; d += LCX_PANEL)
-      lcx_put(kernel, st->type_v, v + d, lcx_panel_width(st, d), val + lcx_val_at(st, token, d),
-              size);
+      lcx_put(kernel, st->type_v, v + d, lcx_panel_width(st, d),
+              tile + st->val + lcx_val_at(st, token, d), size);
 }
 
 /* Stores k [head_dim], rotated to position p, and v [head_dim_v] at x in a store of KV head h. */
@@ -3541,42 +3494,30 @@ static int64_t lcx_sink_position(const longctx *lc, const lcx_layer *y, int64_t 
 static void lcx_write_token(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
                             lcx_rows *w, int h, int64_t t, const float *k, const float *v)
 {
-  int64_t x;
-  int which = lcx_place(lc, t, &x);
-  lcx_write_at(kernel, lc, y, w, h, which, x,
-               which == LCX_SINKS ? lcx_sink_position(lc, y, x) : t, k, v);
+  int64_t x = t - lc->start;
+  if (x >= lc->wish.sinks) lcx_write_at(kernel, lc, y, w, h, LCX_WINDOW, t, t, k, v);
+  else lcx_write_at(kernel, lc, y, w, h, LCX_SINKS, x, lcx_sink_position(lc, y, x), k, v);
 }
 
 static lcx_view lcx_view_of(int64_t from, int64_t to, int64_t stand)
 {
-  lcx_view v;
-  v.from = from;
-  v.to = to;
-  v.stand = stand;
+  lcx_view v = {from, to, stand};
   return v;
 }
 
-/* What row r, a query of the token at t, sees, and where it stands. */
-static void lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t t)
+/* What row r sees, a query of the token at t (since < 0) or of feedback row t, set at `since`, and
+   where it stands. Feedback rows stand right before the block that they serve. */
+static void lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t since,
+                     int64_t t)
 {
-  int64_t low = lcx_first_seen(y, lcx_after_sinks(lc), t);
-  int64_t sinks = lcx_min64(t + 1 - lc->start, lc->wish.sinks);
-  int64_t index = sinks + lcx_max64(t + 1 - low, 0) - 1;
-  int64_t stand = y->positions == LONGCTX_POS_TEXT ? t - lc->start : index;
-  w->view[LCX_WINDOW][r] = lcx_view_of(low, t + 1, t);
-  w->view[LCX_SINKS][r] = lcx_view_of(0, sinks, stand);
-  /* feedback rows stand right before the token's block */
-  w->view[LCX_FED][r] = lcx_view_of(0, y->fed_rows, t % y->block + y->fed_rows);
-}
-
-/* The same for row r, feedback row i, set at `since`. */
-static void lcx_look_fed(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t since,
-                         int i)
-{
-  w->view[LCX_WINDOW][r] =
-      lcx_view_of(lcx_max64(since, lcx_after_sinks(lc)), lc->position, since - y->fed_rows + i);
-  w->view[LCX_SINKS][r] = lcx_view_of(0, 0, 0);
-  w->view[LCX_FED][r] = lcx_view_of(0, y->fed_rows, i);
+  lcx_reach see = lcx_reach_of(lc, y, since, t, t);
+  int64_t in = since < 0 ? t : since - y->fed_rows + t; /* RoPE's position */
+  int64_t among = since < 0 ? t % y->block + y->fed_rows : t;
+  int64_t index = see.sinks + lcx_max64(see.to - see.from, 0) - 1;
+  w->view[LCX_WINDOW][r] = lcx_view_of(see.from, see.to, in);
+  w->view[LCX_SINKS][r] =
+      lcx_view_of(0, see.sinks, y->positions == LONGCTX_POS_TEXT ? t - lc->start : index);
+  w->view[LCX_FED][r] = lcx_view_of(0, see.fed, among);
 }
 
 /* ============================================================================================ */
@@ -3924,7 +3865,7 @@ LONGCTX_API int longctx_feedback_set(longctx *lc, int layer, const float *q, con
 
 static float *lcx_logits_of(const longctx *lc, int i)
 {
-  return (float *)(void *)lcx_at(lc, lcx_layer_of(lc, i)->logits);
+  return (float *)(void *)lcx_at(lc, lc->plan.logits) + (size_t)i * (size_t)lc->wish.n_heads;
 }
 
 static int lcx_aligned(const void *mem)
@@ -3938,10 +3879,9 @@ static int lcx_aligned(const void *mem)
 static const double *lcx_freqs_next(const longctx *lc, int i, lcx_wish_layer *l, uint64_t *at)
 {
   const lcx_wish *w = &lc->wish;
-  lcx_origin o = {NULL, (const unsigned char *)w};
   const double *f;
   if (i < 0) *at = offsetof(struct longctx, wish) + lcx_tables_at(w);
-  lcx_wish_layer_at(&o, w, i, l);
+  lcx_wish_layer_at(NULL, w, i, l);
   f = l->n_freqs ? (const double *)(const void *)lcx_at(lc, *at) : NULL;
   *at += (uint64_t)l->n_freqs * sizeof(double);
   return f;
@@ -3961,10 +3901,8 @@ static float lcx_slope(const lcx_wish *w, int h)
 static void lcx_derive(longctx *lc, int max_threads)
 {
   const lcx_wish *w = &lc->wish;
-  lcx_origin o = {NULL, (const unsigned char *)w};
   uint64_t at = 0;
-  int i, j, code;
-  code = lcx_layout(&o, w, (uint64_t)w->bytes, max_threads, lcx_at(lc, 0), &lc->plan);
+  int i, j, code = lcx_layout(NULL, w, max_threads, lcx_at(lc, 0), &lc->plan);
   LONGCTX_ASSERT(code == 0); /* it was checked */
   (void)code;
   lc->max_threads = max_threads;
@@ -4013,36 +3951,38 @@ static void lcx_fresh(longctx *lc)
   lcx_drop_batch(lc);
 }
 
-/* Does x lie in the `bytes` at mem? */
-static int lcx_within(const void *x, const void *mem, uint64_t bytes)
+/* Do the n bytes at x and the `bytes` at mem have one in common? */
+static int lcx_meet(const void *x, uint64_t n, const void *mem, uint64_t bytes)
 {
-  return (uintptr_t)x - (uintptr_t)mem < bytes;
+  return ((uintptr_t)x - (uintptr_t)mem < bytes) | ((uintptr_t)mem - (uintptr_t)x < n);
 }
 
 LONGCTX_API longctx *longctx_init(void *mem, size_t bytes, const longctx_desc *d)
 {
   longctx *lc = (longctx *)mem;
-  lcx_origin o = {d, NULL};
   lcx_wish w;
   lcx_wish_layer l;
   lcx_plan p;
   const double *f;
   unsigned char *to, *table;
-  int i, inside;
+  int i, meets;
   if (!mem || !lcx_aligned(mem) || lcx_resolve(d, &w, &p) || bytes < p.total) return NULL;
-  inside = lcx_within(d, mem, p.total) | lcx_within(d->layers, mem, p.total);
-  for (i = -1; i < lcx_listed(&w); ++i)
-    inside |= lcx_within(i < 0 ? d->rope_freqs : d->layers[i].rope_freqs, mem, p.total);
-  if (inside) return NULL;
+  meets = lcx_meet(d, sizeof *d, mem, p.total) |
+          lcx_meet(d->layers, (uint64_t)lcx_listed(&w) * sizeof *d->layers, mem, p.total);
+  for (i = -1; i < lcx_listed(&w) && !meets; ++i) {
+    lcx_wish_layer_at(d, &w, i, &l);
+    meets = lcx_meet(lcx_freqs_of(d, i), (uint64_t)l.n_freqs * sizeof *f, mem, p.total);
+  }
+  if (meets) return NULL;
   memset(mem, 0, (size_t)p.total);
   lc->label = lcx_own_label;
   lc->wish = w;
   to = (unsigned char *)mem + offsetof(struct longctx, wish) + sizeof w;
   table = (unsigned char *)mem + offsetof(struct longctx, wish) + lcx_tables_at(&w);
   for (i = -1; i < lcx_listed(&w); ++i) {
-    lcx_wish_layer_at(&o, &w, i, &l);
+    lcx_wish_layer_at(d, &w, i, &l);
     if (i >= 0) memcpy(to + (size_t)i * sizeof l, &l, sizeof l);
-    f = i < 0 ? d->rope_freqs : d->layers[i].rope_freqs;
+    f = lcx_freqs_of(d, i);
     if (l.n_freqs) memcpy(table, f, (size_t)l.n_freqs * sizeof *f);
     table += (size_t)l.n_freqs * sizeof *f;
   }
@@ -4061,24 +4001,21 @@ static int lcx_resolved(const lcx_wish *w, const lcx_wish_layer *l)
 static int lcx_sound_wish(const longctx *lc, uint64_t bytes, int max_threads, lcx_plan *p)
 {
   const lcx_wish *w = &lc->wish;
-  lcx_origin o = {NULL, (const unsigned char *)w};
   uint64_t need = 0, at = 0, room = bytes - offsetof(struct longctx, wish);
   int i;
   if (lcx_check_wish(w) || !LCX_IN(w->has_layers, 0, 1) || w->zero) return LONGCTX_E_FORMAT;
-  if (lcx_tables_at(w) > room) return LONGCTX_E_SPACE;
-  if (w->bytes < 0 || lcx_tables_at(w) > (uint64_t)w->bytes) /* before any layer is read */
-    return LONGCTX_E_FORMAT;
-  if (lcx_check_all(&o, w, &need) || need != (uint64_t)w->bytes) return LONGCTX_E_FORMAT;
+  if (w->bytes < 0 || lcx_tables_at(w) > (uint64_t)w->bytes) return LONGCTX_E_FORMAT;
+  if ((uint64_t)w->bytes > room) return LONGCTX_E_SPACE; /* before any layer is read */
+  if (lcx_check_all(NULL, w, &need) || need != (uint64_t)w->bytes) return LONGCTX_E_FORMAT;
   if (w->base.feedback != (w->feedback_len > 0 && !w->has_layers)) return LONGCTX_E_FORMAT;
   if (lcx_bits(w->alibi_max_bias) >> 31) return LONGCTX_E_FORMAT; /* -0 resolves to 0 */
-  if (need > room) return LONGCTX_E_SPACE;
   for (i = -1; i < lcx_listed(w); ++i) {
     lcx_wish_layer l;
     const double *f = lcx_freqs_next(lc, i, &l, &at);
     if (!lcx_resolved(w, &l)) return LONGCTX_E_FORMAT;
     if (f && lcx_check_freqs(f, l.n_freqs)) return LONGCTX_E_FORMAT;
   }
-  if (lcx_layout(&o, w, need, max_threads, NULL, p)) return LONGCTX_E_FORMAT;
+  if (lcx_layout(NULL, w, max_threads, NULL, p)) return LONGCTX_E_FORMAT;
   return p->total <= bytes ? LONGCTX_OK : LONGCTX_E_SPACE;
 }
 
@@ -4138,8 +4075,9 @@ typedef struct lcx_stream {
 #endif
 } lcx_stream;
 
+#ifndef LONGCTX_NO_STDIO
 /* Each step is a bijection of h, and of word: one changed word always shows. */
-static LCX_UNUSED uint64_t lcx_hash(uint64_t h, const unsigned char *p, size_t n)
+static uint64_t lcx_hash(uint64_t h, const unsigned char *p, size_t n)
 {
   for (; n > 0; p += 8) {
     uint64_t word = 0;
@@ -4151,7 +4089,6 @@ static LCX_UNUSED uint64_t lcx_hash(uint64_t h, const unsigned char *p, size_t n
   return h;
 }
 
-#ifndef LONGCTX_NO_STDIO
 static void lcx_flush(lcx_stream *s)
 {
   s->hash = lcx_hash(s->hash, s->buf, s->at);
@@ -4173,6 +4110,7 @@ static void lcx_refill(lcx_stream *s)
   s->hash = lcx_hash(s->hash, s->buf, s->have);
 }
 
+/* NULL: reads past them */
 static void lcx_stream_bytes(lcx_stream *s, void *bytes, size_t n)
 {
   unsigned char *p = (unsigned char *)bytes;
@@ -4184,9 +4122,9 @@ static void lcx_stream_bytes(lcx_stream *s, void *bytes, size_t n)
     part = (writes ? (unsigned)sizeof s->buf : s->have) - s->at;
     if (part > n) part = (unsigned)n;
     if (writes) memcpy(s->buf + s->at, p, part);
-    else memcpy(p, s->buf + s->at, part);
+    else if (p) memcpy(p, s->buf + s->at, part);
     s->at += part;
-    p += part;
+    if (p) p += part;
     n -= part;
   }
 }
@@ -4208,6 +4146,13 @@ static void lcx_stream_number(lcx_stream *s, int type, float least, float most, 
   if (s->mode == LCX_READ && !s->error) memcpy(p, e, n);
 }
 
+/* Likewise x[n]. */
+static void lcx_stream_floats(lcx_stream *s, float *x, int n, float least, float most)
+{
+  for (; n > 0 && !s->error; --n, ++x)
+    lcx_stream_number(s, LONGCTX_F32, least, most, (unsigned char *)x);
+}
+
 /* Likewise a flag, 0 or 1, where `must` only 1; returns it. */
 static int32_t lcx_stream_flag(lcx_stream *s, int must, int32_t *flag)
 {
@@ -4216,18 +4161,6 @@ static int32_t lcx_stream_flag(lcx_stream *s, int must, int32_t *flag)
   if (!s->error && !LCX_IN(x, must, 1)) s->error = LONGCTX_E_FORMAT;
   if (s->mode == LCX_READ && !s->error) *flag = x;
   return x;
-}
-
-/* Bytes that may be anything; VERIFY must not touch p. */
-static void lcx_stream_any(lcx_stream *s, void *p, size_t n)
-{
-  unsigned char skipped[64];
-  size_t part;
-  for (; n > 0 && s->mode == LCX_VERIFY && !s->error; n -= part) {
-    part = n < sizeof skipped ? n : sizeof skipped;
-    lcx_stream_bytes(s, skipped, part);
-  }
-  if (s->mode != LCX_VERIFY) lcx_stream_bytes(s, p, n);
 }
 
 /* A stored token: finite, keys small enough that scores exceed LCX_NOTHING, scales not negative. */
@@ -4249,14 +4182,11 @@ static void lcx_stream_memory(lcx_stream *s, const lcx_memory *m, float *x)
 {
   int part, d, e;
   for (part = 0; part < 2; ++part, x += m->floats) {
-    float *z = x + lcx_z_at(m);
     for (d = 0; d < m->dims && !s->error; ++d)
-      for (e = 0; e < m->dims_v; ++e) {
-        float *p = x + (e / LCX_STRIP * m->dims + d) * LCX_STRIP + e % LCX_STRIP;
-        lcx_stream_number(s, LONGCTX_F32, -LCX_STOCK, LCX_STOCK, (unsigned char *)p);
-      }
-    for (d = 0; d < m->dims; ++d)
-      lcx_stream_number(s, LONGCTX_F32, -LCX_STOCK, LCX_STOCK, (unsigned char *)(z + d));
+      for (e = 0; e < m->dims_v; e += LCX_STRIP)
+        lcx_stream_floats(s, x + e * m->dims + d * LCX_STRIP, lcx_min(LCX_STRIP, m->dims_v - e),
+                          -LCX_STOCK, LCX_STOCK);
+    lcx_stream_floats(s, x + lcx_z_at(m), m->dims, -LCX_STOCK, LCX_STOCK);
   }
 }
 
@@ -4279,7 +4209,8 @@ static void lcx_stream_feedback(const longctx *lc, lcx_stream *s, int i, int64_t
   const lcx_store *st = &y->store[LCX_FED];
   int h, x;
   lcx_stream_flag(s, position % y->block != 0, &lcx_live_of(lc, i)->fed_set);
-  lcx_stream_any(s, lcx_fed_of(lc, y), lcx_fed_bytes(lc));
+  /* any bytes */
+  lcx_stream_bytes(s, s->mode == LCX_VERIFY ? NULL : lcx_fed_of(lc, y), lcx_fed_bytes(lc));
   for (h = 0; h < lc->wish.n_kv_heads; ++h)
     for (x = 0; x < y->fed_rows && !s->error; ++x)
       lcx_stream_token(s, st, lcx_ring_of(lc, y, LCX_FED, h) + lcx_tile_at(st, x), x % st->tile);
@@ -4291,11 +4222,9 @@ static void lcx_stream_all(const longctx *lc, lcx_stream *s, int64_t start, int6
   int i, h, which;
   for (i = 0; i < lc->wish.n_layers && !s->error; ++i) {
     float most = lcx_stream_flag(s, 0, &lcx_live_of(lc, i)->has_logits) ? -LCX_NOTHING : 0;
-    int n;
-    for (n = 0; n < lc->wish.n_heads && !s->error; ++n)
-      lcx_stream_number(s, LONGCTX_F32, -most, most, (unsigned char *)(lcx_logits_of(lc, i) + n));
-    for (n = 0; n < lc->wish.n_heads && lcx_layer_of(lc, i)->memory && !s->error; ++n)
-      lcx_stream_number(s, LONGCTX_F32, 0, 1, (unsigned char *)(lcx_gates_of(lc, i) + n));
+    lcx_stream_floats(s, lcx_logits_of(lc, i), lc->wish.n_heads, -most, most);
+    if (lcx_layer_of(lc, i)->memory)
+      lcx_stream_floats(s, lcx_gates_of(lc, i), lc->wish.n_heads, 0, 1);
   }
   for (i = 0; i < lc->wish.n_layers; ++i) {
     const lcx_layer *y = lcx_layer_of(lc, i);
@@ -4395,9 +4324,8 @@ LONGCTX_API void longctx_reset(longctx *lc)
 LONGCTX_API int longctx_copy(void *mem, size_t bytes, const longctx *src)
 {
   if (!mem || !src || !lcx_aligned(mem)) return LONGCTX_E_ARG;
-  if (lcx_within(mem, src, src->plan.total) | lcx_within(src, mem, src->plan.total))
-    return LONGCTX_E_ARG;
   if (bytes < src->plan.total) return LONGCTX_E_SPACE;
+  if (lcx_meet(src, src->plan.total, mem, src->plan.total)) return LONGCTX_E_ARG;
   memcpy(mem, src, (size_t)src->plan.scratch);
   lcx_fresh((longctx *)mem);
   return LONGCTX_OK;
@@ -4643,8 +4571,7 @@ static int lcx_call_check(lcx_call *c, longctx *lc, int layer, int n, const floa
   c->writes = k != NULL;
   if (n == 0) return LONGCTX_OK;
   if (!q || !out || !k != !v || (k && c->y->reader)) return LONGCTX_E_ARG;
-  if (longctx_feedback_due(lc)) return LONGCTX_E_ORDER;
-  if (n > longctx_room(lc)) return LONGCTX_E_ARG;
+  if (n > longctx_room(lc)) return longctx_feedback_due(lc) ? LONGCTX_E_ORDER : LONGCTX_E_ARG;
   if (!k && lcx_live_of(lc, c->y->source)->tokens < n) return LONGCTX_E_ORDER;
   return LONGCTX_OK;
 }
@@ -4739,8 +4666,7 @@ static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
     int token = (r0 + r) / group, next = r0 + r + group;
     if (next < r0 + n)
       lcx_fetch(c->q + lcx_query_of(lc, h, next) * (size_t)dims, dims * (int)sizeof(float));
-    if (c->since < 0) lcx_look(lc, y, w, r, c->at + token);
-    else lcx_look_fed(lc, y, w, r, c->since, token);
+    lcx_look(lc, y, w, r, c->since, c->since < 0 ? c->at + token : token);
     w->bad[r] = kernel->hold(x, dims, lcx_pairs(y), y->scale, LCX_BIG, w->line);
     lcx_turn_to(kernel, lc, y, w, LCX_WINDOW, w->view[LCX_WINDOW][r].stand);
     kernel->rotate(w->line, dims, y->half, w->turn[LCX_WINDOW], w->q[LCX_WINDOW] + r * dims);
@@ -4838,7 +4764,7 @@ static void lcx_pv(const lcx_shape *shapes, const lcx_store *st, const lcx_span 
                    const lcx_rows *w, lcx_hull all)
 {
   int r, end, panel, rows = w->end - w->first, at = 0, spare = lcx_has_spare(w);
-  int of = lcx_up(st->head_dim_v, LCX_PANEL) / LCX_PANEL * rows;
+  int of = w->stride / LCX_PANEL * rows;
   for (panel = 0; panel < st->head_dim_v; panel += LCX_PANEL) {
     const lcx_shape *t = shapes;
     for (r = w->first; r < w->end; at += end - r, r = end) {
@@ -4876,10 +4802,12 @@ LCX_INLINE void lcx_fetch_q8(const lcx_store *st, const lcx_span *sp, int rows)
   lcx_fetch(sp->tile[0] + sp->ahead + st->bytes - last, last);
 }
 
-/* All rows over one segment of a store: m, l and o. */
-static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *store,
-                      const unsigned char *ring, lcx_segment s)
+/* All rows over one segment of a store: m, l and o; l is NaN where a query was not finite. */
+static void lcx_sweep(const lcx_call *c, lcx_rows *w, int h, lcx_segment s)
 {
+  const lcx_kernels *kernel = c->kernel;
+  const lcx_store *store = &c->y->store[s.which];
+  const unsigned char *ring = lcx_ring_of(c->lc, c->y, s.which, h);
   static const int16_t directly[2] = {LCX_ROWS, LCX_MANY}; /* elsewhere, on Intel */
   const lcx_store *sk = store, *sv = store;
   const lcx_view *view = w->view[s.which];
@@ -4925,20 +4853,11 @@ static void lcx_sweep(const lcx_kernels *kernel, lcx_rows *w, const lcx_store *s
     lcx_next_is(w, &stored, wide_v, store->val, store->bytes);
     lcx_pv(shape_v, sv, span_v, w, all);
   }
-  for (r = 0; r < w->n; ++r) w->l[r] = lcx_sum_of(w->lane + r * 16);
+  for (r = 0; r < w->n; ++r)
+    w->l[r] = w->bad[r] ? lcx_float(0x7fc00000u) : lcx_sum_of(w->lane + r * 16);
 }
 
 /* ---- parts --------------------------------------------------------------------------------- */
-
-/* m, l, o of the rows at hand against one segment; l is NaN where a query was not finite. */
-static void lcx_attend_segment(const lcx_call *c, lcx_rows *w, int h, lcx_segment s)
-{
-  const lcx_layer *y = c->y;
-  int r;
-  lcx_sweep(c->kernel, w, &y->store[s.which], lcx_ring_of(c->lc, y, s.which, h), s);
-  for (r = 0; r < w->n; ++r)
-    if (w->bad[r]) w->l[r] = lcx_float(0x7fc00000u);
-}
 
 /* where row r of KV head h goes */
 static float *lcx_out_of(const lcx_call *c, int h, int r)
@@ -4997,7 +4916,7 @@ LCX_OUTLINE void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
       memset(w->sum_o + r * w->stride, 0, (size_t)w->stride * sizeof(float));
     }
     for (i = 0; i < lcx_segments_of(&reach); ++i) {
-      lcx_attend_segment(c, w, h, lcx_segment_of(&reach, i));
+      lcx_sweep(c, w, h, lcx_segment_of(&reach, i));
       for (r = 0; r < n; ++r)
         c->kernel->merge(&w->sum_m[r], &w->sum_l[r], w->sum_o + r * w->stride, w->m[r], w->l[r],
                          w->o + r * w->stride, w->head_dim_v);
@@ -5034,7 +4953,7 @@ LCX_OUTLINE void lcx_one_unit(const lcx_call *c, lcx_rows *w, int h, const lcx_r
   if (s.which == LCX_SINKS) lcx_write(c, w, h, c->lc->start + s.from, c->lc->start + s.to);
   if (s.which == LCX_WINDOW) lcx_write(c, w, h, s.from, s.to);
   lcx_prepare(c, w, h, 0, rows);
-  lcx_attend_segment(c, w, h, s);
+  lcx_sweep(c, w, h, s);
   for (r = 0; r < rows; ++r) {
     float *to = lcx_partial(c->lc, h, i, r);
     to[0] = w->m[r];
@@ -5131,8 +5050,7 @@ LONGCTX_API int longctx_attend_join(longctx *lc, int layer, int n, float *out)
   if (!lc || layer < 0 || layer >= lc->wish.n_layers || n < 0) return LONGCTX_E_ARG;
   if (n == 0) return LONGCTX_OK;
   if (!out) return LONGCTX_E_ARG;
-  /* while feedback is due, room is 0 and no part waits: E_ORDER below */
-  if (n > longctx_room(lc) && !longctx_feedback_due(lc)) return LONGCTX_E_ARG;
+  if (n > longctx_room(lc)) return longctx_feedback_due(lc) ? LONGCTX_E_ORDER : LONGCTX_E_ARG;
   first = lcx_ticket_of(lc, 0);
   parts = first->parts;
   if (parts < 1) return LONGCTX_E_ORDER;
@@ -5227,8 +5145,7 @@ LONGCTX_API int longctx_commit(longctx *lc, int n)
 {
   int i;
   if (!lc || n < 0) return LONGCTX_E_ARG;
-  if (n > 0 && longctx_feedback_due(lc)) return LONGCTX_E_ORDER;
-  if (n > longctx_room(lc)) return LONGCTX_E_ARG;
+  if (n > longctx_room(lc)) return longctx_feedback_due(lc) ? LONGCTX_E_ORDER : LONGCTX_E_ARG;
   for (i = 0; i < lc->wish.n_layers; ++i)
     if (!lcx_layer_of(lc, i)->reader && lcx_live_of(lc, i)->tokens < n) return LONGCTX_E_ORDER;
   lcx_drop_batch(lc);
@@ -5377,7 +5294,6 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #undef LCX_TARGET
 #undef LCX_TEXT
 #undef LCX_UNROLL
-#undef LCX_UNUSED
 #undef LCX_VERSION
 #undef LCX_WANT
 #undef LCX_WASM

@@ -548,40 +548,49 @@ static void test_copied(void)
   free(mem);
 }
 
-/* Init clears the block, so a desc that lies in it, or whose tables do, is refused. */
+/* Init clears the block, so a desc of which some lies in it, its list or a table, is refused. */
 static void test_own_desc(void)
 {
   static const double freqs[4] = { 1.0, 0.25, 0.5, 0.125 };
   longctx_desc d = plain(), own, bad;
   longctx_layer layers[2];
+  enum { FRONT = 1024 };                               /* room before the block                  */
   size_t bytes;
-  char *mem, *before;
+  char *room, *mem, *before;
   int i;
   d.rope_freqs = freqs;
   layers[0] = longctx_layer_make(&d);
   layers[1] = longctx_layer_make(&d);
   d.layers = layers;
   bytes = longctx_size(&d);
-  mem = (char *)t_memory(bytes);
+  room = (char *)t_memory(FRONT + bytes);
+  mem = room + FRONT;
   before = (char *)t_memory(bytes);
   own = longctx_get_desc(longctx_init(mem, bytes, &d));
   CHECK(longctx_init(before, bytes, &own) != NULL);    /* elsewhere it is a desc like any other  */
-  for (i = 0; i < 4; i++) {
+  for (i = 0; i < 7; i++) {
+    char *at = (char *)&bad;
     t_case("a desc of the block itself, %d", i);
     bad = d;
     if (i == 0) bad = own;
     if (i == 1) bad.rope_freqs = own.rope_freqs;
     if (i == 2) layers[1].rope_freqs = own.layers[1].rope_freqs;
-    if (i == 3) memcpy(mem + bytes - sizeof bad, &bad, sizeof bad);
+    if (i == 3) at = mem + bytes - sizeof bad;
+    if (i == 4) at = mem - sizeof bad / 16 * 8;        /* half of it                             */
+    if (i == 5) bad.layers = (longctx_layer *)memcpy(mem - sizeof *layers, layers, sizeof layers);
+    if (i == 6) bad.rope_freqs = (double *)memcpy(mem - sizeof freqs / 2, freqs, sizeof freqs);
+    memmove(at, &bad, sizeof bad);
     memcpy(before, mem, bytes);
-    CHECK(longctx_check(&bad) == NULL);
-    CHECK(longctx_init(mem, bytes, i == 3 ? (longctx_desc *)(mem + bytes - sizeof bad) : &bad) ==
-          NULL);
+    CHECK(longctx_check((longctx_desc *)at) == NULL);
+    CHECK(longctx_init(mem, bytes, (longctx_desc *)at) == NULL);
     CHECK_SAME(before, mem, bytes);
     layers[1].rope_freqs = freqs;
   }
+  t_case("a desc right before the block");
+  memcpy(mem - sizeof d, &d, sizeof d);
+  CHECK(longctx_init(mem, bytes, (longctx_desc *)(mem - sizeof d)) != NULL);
   free(before);
-  free(mem);
+  free(room);
 }
 
 /* ---- sizes ----------------------------------------------------------------------------------- */

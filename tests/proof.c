@@ -228,10 +228,9 @@ static void ring_of(int64_t start)
   r = lcx_reach_of(lc, &y, between(-1, end), t, between(start, LAST));
   lcx_segments_of(&r);
   lcx_segment_of(&r, between(0, 1 << 25));
-  lcx_place(lc, t, &x);
   lcx_tile_at(&y.store[0], t);
-  lcx_look(lc, &y, &w, Frama_C_interval(0, 1), t);
-  lcx_look_fed(lc, &y, &w, Frama_C_interval(0, 1), between(0, end), Frama_C_interval(0, 65535));
+  lcx_look(lc, &y, &w, Frama_C_interval(0, 1), -1, t);
+  lcx_look(lc, &y, &w, Frama_C_interval(0, 1), between(0, end), Frama_C_interval(0, 65535));
   lcx_kept(lc, &y, Frama_C_interval(0, 1), start, between(start, end), &x, &to);
   lcx_first_waiting(lc, &y, t, Frama_C_interval(0, 1));
 }

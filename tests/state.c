@@ -213,6 +213,7 @@ static void test_copy_overlapping(const longctx_desc *d, const text *x)
   CHECK_EQ(longctx_copy(memory + bytes - 64, bytes, middle), LONGCTX_E_ARG);
   CHECK_EQ(longctx_copy(memory + 2 * bytes - 64, bytes, middle), LONGCTX_E_ARG);
   CHECK_EQ(longctx_copy(memory + 64, bytes, middle), LONGCTX_E_ARG);
+  CHECK_EQ(longctx_copy(memory + bytes - 128, 128, middle), LONGCTX_E_SPACE);
   t_bad_input("a copy that overlaps");
   t_same_states(middle, lc);
   CHECK_EQ(longctx_copy(memory, bytes, middle), LONGCTX_OK);
