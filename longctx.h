@@ -132,7 +132,7 @@
      no memory, no older block. The paper's m memory segments are window = (m + 1)*block. A row's
      key and query take one of the last F positions of the block it was made from (the first rows:
      the F before the first token); in-cache indices do not count rows; ALiBi takes the magnitude of
-     text distances to and from rows. Merge order: sinks, rows, window. Rows are float32; their keys
+     text distances to and from rows. Rows are float32; their keys
      and values are stored and clamped as the window's. A non-finite one spoils its KV head and,
      through the loop, later rows: longctx_reset cures it. A NaN in a row's q stays in its head.
      A final, partial block leaves the rows as they are. A kv_from layer reads its source's rows and
@@ -164,8 +164,8 @@
      share nothing. With OpenMP, longctx_attend, longctx_feedback_attend and a longctx_commit that
      folds use up to desc.max_threads threads (0 means 1). If their number divides n_kv_heads, each
      takes whole KV heads; else attend shares out segments of 512 tokens, so that one KV head is
-     enough (of at most 96 query heads). A call forks and joins once, in the latter case once per as
-     many whole tokens as make at most 96 queries to a KV head.
+     enough (of at most 96 query heads). A call forks and joins once; where segments are shared
+     out, once for every as many tokens as make 96 queries to a KV head.
 
    STATE FILES
      longctx_save writes desc, sink logits, gates, positions, keys and values still visible (with
@@ -179,7 +179,7 @@
      them. attend writes them for one layer; called again it replaces them all, even with fewer.
      Only commit advances time. commit(n) needs every layer (except kv_from ones) attended with at
      least n tokens; those beyond n are dropped drafts, commit(0) drops all. Layers in any order, a
-     kv_from layer after its source, and before commit, which does not miss it. k = v = NULL (a must
+     kv_from layer after its source and before commit, which does not check it. k = v = NULL (a must
      for a kv_from layer) reads the open batch again without writing: token i sees what it saw when
      it was written. With feedback, rows are set before the first token and at each block's end, in
      any order of layers; until all are, attend is E_ORDER. Functions that return a code return 0,
@@ -228,8 +228,8 @@ enum { LONGCTX_FIRST_LOCAL, LONGCTX_FIRST_ZERO };
 #define LONGCTX_ERRORS(X)                                                                        \
   X(OK, 0, "no error")                                                                           \
   X(E_ARG, -1, "bad argument: a null or unaligned pointer, k without v, a layer, part or "       \
-               "number out of range, more tokens than longctx_room, a layer without the "        \
-               "feature asked for, or memory that overlaps")                                     \
+               "number out of range, more tokens than longctx_room (at most max_batch), a "       \
+               "layer without the feature asked for, or a copy over its source")                 \
   X(E_DESC, -2, "bad desc: longctx_check names the field; or its memories cannot be added")      \
   X(E_SPACE, -3, "memory too small: provide longctx_size bytes (for a file: see longctx_load)")  \
   X(E_ORDER, -4, "call out of order: see ORDER OF CALLS in longctx.h")                           \
@@ -244,7 +244,8 @@ enum { LONGCTX_ERRORS(LCX_X) };
 
 /* What may differ between layers. Once a desc has `layers`, these count and its own fields of the
    same names do not. A 0 is derived as in the desc (rope_base: 10000), not taken from the desc:
-   longctx_layer_make copies the values that the desc has at that moment. */
+   longctx_layer_make copies the values that the desc has at that moment. A zeroed one would read
+   layer 0's keys, without RoPE. */
 typedef struct longctx_layer {
   int window, block, positions;
   int rope, rope_dims;
@@ -260,8 +261,8 @@ typedef struct longctx_layer {
                    the same or none; its index in the cache is by its own window                 */
 } longctx_layer;
 
-/* Zero means off or derived. Make one with longctx_desc_make, so that your source keeps compiling
-   when fields are added. */
+/* Zero means off or derived. Make one with longctx_desc_make: it sets RoPE, which a zeroed desc
+   does not have, and your source keeps compiling when fields are added. */
 typedef struct longctx_desc {
   int n_layers, n_heads, n_kv_heads; /* 1 to 65536; n_heads % n_kv_heads == 0, any ratio         */
   int head_dim;                      /* of queries and keys, 1 to 576                            */
@@ -269,12 +270,13 @@ typedef struct longctx_desc {
   int head_dim_v;                    /* of values, 1 to 576; 0 = head_dim                        */
   int sinks;                         /* first tokens kept for ever, 0 to 2^30                    */
   int block;                         /* the window's step, a divisor of window; 0 = 1 (sliding)  */
-  int max_batch;                     /* most tokens in an attend, drafts too, to 2^20; 0 = 1. It or
-                                        feedback_len times n_heads/n_kv_heads: to 2^30           */
+  int max_batch;                     /* most tokens in an attend, drafts too, to 2^20; 0 = 1.
+                                        Times n_heads/n_kv_heads, as feedback_len, to 2^30       */
   int max_threads;                   /* most parts or threads in one attend, to 1024; 0 = 1      */
   int type_k, type_v;                /* LONGCTX_F32, _F16, _BF16, _Q8                            */
   int positions;                     /* LONGCTX_POS_CACHE, _TEXT                                 */
-  int rope, rope_dims;               /* LONGCTX_ROPE_*; leading dims that rotate, even; 0 = all  */
+  int rope, rope_dims;               /* LONGCTX_ROPE_*; leading dims that rotate, even; 0: all, of
+                                        an odd head_dim all but the last                         */
   double rope_base;                  /* theta, 1 to 1e18; 0 = 10000                              */
   float rope_mscale;                 /* of cos and sin (YaRN, LongRoPE), 1e-6 to 16; 0 = 1       */
   const double *rope_freqs;          /* [rope_dims/2] radians per token, +-1e6, copied; or NULL  */
@@ -291,7 +293,7 @@ typedef struct longctx_desc {
 } longctx_desc;
 
 typedef struct longctx_sizes {
-  size_t window;   /* keys and values: rings and sinks of all layers                             */
+  size_t window;   /* keys and values of all layers, sinks included                              */
   size_t memory;   /* M, z and what is pending for them, of all layers with memory               */
   size_t feedback; /* rows, their queries, keys and values, of all layers that have them         */
   size_t scratch;  /* working space, never saved                                                 */
@@ -351,11 +353,11 @@ LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, cons
                                const float *v, float *out);
 /* For your own threads: call it once for each part 0 <= part < n_parts, all other arguments equal,
    in any order or at once. Then call join once, with the same layer, n and out, before anything
-   else is attended. E_ORDER while a part is missing, or while one waits of a call that you gave up:
-   commit(0) discards those, and all batches. To repeat one part, repeat all. `out` is unspecified
-   until join; once a part has written, the layer has no batch until join. Parts beyond max_threads
-   do nothing; if n*n_heads/n_kv_heads > 96, nor do those beyond n_kv_heads: attend and commit fewer
-   tokens at a time. */
+   else is attended: join is E_ORDER if a part is missing, or if one waits of a call that you gave
+   up and none of this call took its place. commit(0) discards all that wait, and all batches. To
+   repeat one part, repeat all. `out` is unspecified until join; once a part has written, the layer
+   has no batch until join. Parts beyond max_threads do nothing; if n*n_heads/n_kv_heads > 96, nor
+   do those beyond n_kv_heads: attend and commit fewer tokens at a time. Errors else as attend's. */
 LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q, const float *k,
                                     const float *v, float *out, int part, int n_parts);
 LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
@@ -383,8 +385,8 @@ LONGCTX_API int longctx_memory_add(longctx *dst, const longctx *src);
 /* A layer's rows, [feedback_len][feedback_dim], yours to read and write; saved and copied with the
    state, unchanged. NULL for a layer that has none of its own. */
 LONGCTX_API float *longctx_feedback(longctx *, int layer);
-/* 1 before the first token and after a commit that fills a block, until every layer's rows have
-   been set. */
+/* With feedback, 1 before the first token and after a commit that fills a block, until every
+   layer's rows have been set; else 0. */
 LONGCTX_API int longctx_feedback_due(const longctx *);
 /* Gives attention a layer's rows, replacing the old ones: q [feedback_len][n_heads][head_dim],
    k [feedback_len][n_kv_heads][head_dim], v [feedback_len][n_kv_heads][head_dim_v], un-rotated.
@@ -421,18 +423,20 @@ LONGCTX_API int longctx_restore(longctx *, FILE *);
 
 /* ---- questions ----------------------------------------------------------------------------- */
 
-LONGCTX_API int64_t longctx_position(const longctx *); /* of the next token                      */
+LONGCTX_API int64_t longctx_position(const longctx *); /* of the next token; 0 for NULL          */
 /* Resolved, no zeros left to derive; a kv_from layer shows its own rope and positions, though its
    source's apply. Pointers lead into the block; `layers` (if the desc had any) is a list there that
    this call writes, so it counts as a use of the context. */
 LONGCTX_API longctx_desc longctx_get_desc(const longctx *);
-LONGCTX_API const char *longctx_error(int code);
-LONGCTX_API const char *longctx_version(void);
+LONGCTX_API const char *longctx_error(int code); /* a sentence, for any number                   */
+LONGCTX_API const char *longctx_version(void);   /* this header's, "major.minor.patch"           */
+/* The instruction set in use. Numbers count longctx_isa_name's from 0: "scalar" "scalar-fma" "sse2"
+   "avx2" "avx512" "neon" "wasm"; NULL past the end. avx512 needs VNNI as well (since Ice Lake and
+   Zen 4), avx2 FMA and F16C. */
 LONGCTX_API int longctx_isa(const longctx *);
+LONGCTX_API const char *longctx_isa_name(int isa);
 /* E_ISA when this machine or build lacks it. Kept by reset and longctx_copy. */
 LONGCTX_API int longctx_set_isa(longctx *, int isa);
-/* "scalar" "scalar-fma" "sse2" "avx2" "avx512" "neon" "wasm"; NULL past the end. */
-LONGCTX_API const char *longctx_isa_name(int isa);
 
 /* ---- static arrays ------------------------------------------------------------------------- */
 
@@ -453,7 +457,7 @@ LONGCTX_API const char *longctx_isa_name(int isa);
             256 +                                                                                \
             LONGCTX_STATIC_WORK(LONGCTX_STATIC_ROWS(max_batch, (n_heads) / (n_kv_heads)),        \
                                 head_dim, sinks, type_k, type_v)))
-/* its parts: the rings and the sinks of a layer, the working space of r queries */
+/* its parts: the window and the sinks of a layer, the working space of r queries */
 #define LONGCTX_STATIC_OR_1(n) ((n) > 0 ? (n) : 1)
 #define LONGCTX_STATIC_UP(bytes) (((int64_t)(bytes) + 63) / 64 * 64)
 #define LONGCTX_STATIC_TILE(kept)                                                                \
@@ -515,7 +519,7 @@ on regardless."
 #pragma float_control(precise, on, push)
 #endif
 #if defined(_MSC_VER) && !defined(__clang__)
-#pragma fp_contract(off) /* class two: a sum never takes a product in unrounded */
+#pragma fp_contract(off) /* without fma (room 5: class two) no sum takes a product unrounded */
 #endif
 
 #include <string.h> /* memcpy, memset, memcmp; nothing else of libc */
@@ -648,7 +652,7 @@ on regardless."
 #define LCX_ROWS 256                 /* most (token, head) rows in one pass over the keys */
 #define LCX_SPLIT 96                 /* most rows of a KV head that parts share by segments */
 #define LCX_DIRECT 8                 /* up to so many rows, every set reads float16 and bfloat16
-                                        (here: halves) as stored, unwidened */
+                                        (in short: halves) as stored, unwidened */
 #define LCX_MANY 32                  /* more rows work so long on a span that on Intel's processors
                                         it pays to widen it, and that they prefetch the next one */
 #define LCX_NEAR 8192                /* bytes ahead that a lone row prefetches, but of int8 */
@@ -960,7 +964,7 @@ typedef struct lcx_rows {
   int first, end;        /* rows that see some of the current span: first <= r < end             */
   int stride;            /* floats between rows of o and sum_o: head_dim_v rounded up to 64      */
   float cap;             /* soft-cap in base 2; 0 = none                                         */
-  int8_t on_intel;       /* lcx_on_intel, room 7; tests set either                               */
+  int8_t on_intel;       /* lcx_on_intel, room 7; tests set both                                 */
   int8_t fetch_alone;    /* lcx_span.fetch_alone of each span                                    */
   int8_t careful;        /* other parts may be writing other 16-token tiles of this span         */
   float *q[3];           /* [n][head_dim] scaled to base 2, rotated; LCX_FED's is the window's   */
@@ -1597,7 +1601,7 @@ typedef v_i32 LCX_FN(acc);
 
 /* ============================================================================================ */
 /* == 6 KERNELS ==                                                                              */
-/* The arithmetic, written once in words; called through room 7's table by rooms 9 to 13.       */
+/* The arithmetic, written once in words; called through lcx_kernels (room 4) by rooms 9 to 13. */
 
 /* What fixes the bits: the chain of fma over dims per (query, key); spans of 64 and segments of 512
    at absolute positions, oldest first; one rescale per span; 16 lanes of row sums; one order of
@@ -1768,7 +1772,7 @@ LCX_T static void LCX_FN(narrow)(const float *x, int n, uint16_t *h)
    step of no more than that has its one prefetch in front. */
 #define LCX_EVERY(rows, elem) ((rows) * (v_width * (elem) < 64 ? 64 / (v_width * (elem)) : 1))
 
-/* Nothing lies ahead of a widened span, and 6 rows of AVX-512 lose 6 % by prefetching it. */
+/* A widened span has nothing ahead, and 6 rows of AVX-512 lose 6 % by prefetching it itself. */
 #define LCX_BARE(type, rows, sp)                                                                 \
   ((type) == LONGCTX_F32 && (rows) > 4 && (sp)->ahead == 0)
 
@@ -1823,14 +1827,14 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
 {
   v_f32 acc[6][8];
   const unsigned char *k[8]; /* by groups of columns inside one tile */
-  int i, j, group = vecs * v_width % 16 ? v_width : 16, early = (rows > 1) | sp->fetch_alone;
+  int i, j, group = vecs * v_width % 16 ? v_width : 16, fetch = (rows > 1) | sp->fetch_alone;
   LCX_UNROLL for (j = 0; j < vecs * v_width; j += group)
     k[j / group] = lcx_column(sp, c + j, lcx_elem(type));
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_set(0.0f);
   }
   if (LCX_BARE(type, rows, sp)) LCX_FN(qk_dims)(type, rows, vecs, 0, st, k, sp, q, acc);
-  else LCX_FN(qk_dims)(type, rows, vecs, early, st, k, sp, q, acc);
+  else LCX_FN(qk_dims)(type, rows, vecs, fetch, st, k, sp, q, acc);
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) v_store(s + i * LCX_SPAN + c + j * v_width, acc[i][j]);
   }
@@ -1843,7 +1847,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
   LCX_FN(acc) acc[4][8];
   v_i32 x[8];
   const unsigned char *k[4];
-  int d, i, j, quads = (st->head_dim + 3) / 4, early = (rows > 1) | sp->fetch_alone;
+  int d, i, j, quads = (st->head_dim + 3) / 4, fetch = (rows > 1) | sp->fetch_alone;
   int every = LCX_EVERY(rows, 4), spread = every < rows * vecs;
   const int32_t *q = w->qi + r * quads * 2;
   size_t at = 0, step = (size_t)(st->tile * 4);
@@ -1852,7 +1856,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
     LCX_UNROLL for (j = 0; j < vecs; ++j) vq_zero(acc[i][j]);
   }
   for (d = 0; d < quads; ++d, at += step) {
-    if (early & !spread) LCX_FETCH(k[0] + at + sp->ahead);
+    if (fetch & !spread) LCX_FETCH(k[0] + at + sp->ahead);
     LCX_UNROLL for (j = 0; j < vecs; ++j) {
       const unsigned char *p = k[j * v_width / 16] + at + j * v_width % 16 * 4;
       x[j] = vi_load(p);
@@ -1860,7 +1864,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
     LCX_UNROLL for (i = 0; i < rows; ++i) {
       const int32_t *m = q + (i * quads + d) * 2;
       LCX_UNROLL for (j = 0; j < vecs; ++j) {
-        if (early & spread) lcx_fetch_at(i * vecs + j, every, k[0] + at + sp->ahead);
+        if (fetch & spread) lcx_fetch_at(i * vecs + j, every, k[0] + at + sp->ahead);
         vq_dot(acc[i][j], x[j], m);
       }
     }
@@ -1886,7 +1890,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
   size_t pitch = (size_t)(lcx_panel_width(st, dim) * lcx_elem(type)), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim, *y = o;
   const float *p = w->s + r * LCX_SPAN, *rescale = w->rescale + r;
-  int i, j, t, early = (rows > 1) | sp->fetch_alone;
+  int i, j, t, fetch = (rows > 1) | sp->fetch_alone;
   LCX_UNROLL for (i = 0; i < rows; ++i, y += stride) {
     v_f32 a = v_set(rescale[i]);
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = v_mul(v_load(y + j * v_width), a);
@@ -1898,7 +1902,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
     int n = end - t;
     if (LCX_BARE(type, rows, sp))
       LCX_FN(pv_tokens)(type, rows, vecs, 0, pitch, v, sp, p + t, n, acc);
-    else LCX_FN(pv_tokens)(type, rows, vecs, early, pitch, v, sp, p + t, n, acc);
+    else LCX_FN(pv_tokens)(type, rows, vecs, fetch, pitch, v, sp, p + t, n, acc);
     t = end;
   }
   y = o;
@@ -1916,7 +1920,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   size_t pitch = (size_t)(lcx_panel_width(st, dim) * 4), stride = (size_t)w->stride;
   float *o = w->o + (size_t)r * stride + dim;
   const int32_t *m = w->wi + r * (LCX_SPAN / 2) + first / 4 * vw_quad;
-  int i, j, t, early = (rows > 1) | sp->fetch_alone;
+  int i, j, t, fetch = (rows > 1) | sp->fetch_alone;
   int every = LCX_EVERY(rows, 4), spread = every < rows * vecs;
   LCX_UNROLL for (i = 0; i < rows; ++i) {
     LCX_UNROLL for (j = 0; j < vecs; ++j) acc[i][j] = vi_zero();
@@ -1927,11 +1931,11 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     const unsigned char *v =
         sp->tile[g] + st->val + lcx_val_of(st, LONGCTX_Q8, sp->at[g] + (int)in, dim);
     for (; t < end; t += 4, v += pitch, m += vw_quad) {
-      if (early & !spread) LCX_FETCH(v + sp->ahead);
+      if (fetch & !spread) LCX_FETCH(v + sp->ahead);
       LCX_UNROLL for (j = 0; j < vecs; ++j) x[j] = vi_load(v + j * v_width * 4);
       LCX_UNROLL for (i = 0; i < rows; ++i) {
         LCX_UNROLL for (j = 0; j < vecs; ++j) {
-          if (early & spread) lcx_fetch_at(i * vecs + j, every, v + sp->ahead);
+          if (fetch & spread) lcx_fetch_at(i * vecs + j, every, v + sp->ahead);
           vw_dot(acc[i][j], x[j], m + i * (LCX_SPAN / 2));
         }
       }
@@ -1946,11 +1950,12 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
   }
 }
 
-/* Kernels of each shape. QK steps by WIDE columns, or by REST: one row where it sees at most REST,
-   more rows (to which REST costs no more per column) where that passes over fewer columns. Where
-   other parts may be writing 16-token tiles of the span (w->careful), it steps by at most 16, so as
-   to read only tiles with a column asked for. FITS: steps end where a span or a panel does, or
-   leave just one rest, and int8 keys never straddle tiles of 16; else 1 / 0 does not compile. */
+/* Kernels of each shape. In columns, WIDE and REST are what k and k_rest vectors hold. QK steps by
+   WIDE or, all the way, by REST: one row does if it sees no more than REST, several (to which REST
+   costs no more per column) if they then pass over fewer columns. Where other parts may be writing
+   16-token tiles of the span (w->careful), it steps by LEAST, at most 16, to read only tiles with a
+   column asked for. FITS: steps end where a span or a panel does, or leave just one rest, and int8
+   keys never straddle tiles of 16; else 1 / 0 does not compile. */
 #define LCX_STEPS(lanes, type)                                                                   \
   (REST <= WIDE && ((lanes) % WIDE == 0 || (lanes) % WIDE == REST) &&                            \
    (LONGCTX_##type != LONGCTX_Q8 || WIDE % 16 == 0 || 16 % WIDE == 0))
@@ -2998,10 +3003,9 @@ LCX_OUTLINE void *lcx_piece(unsigned char *base, size_t *at, size_t count, size_
   return base ? base + from : NULL;
 }
 
-/* One part's working space: carved from `base`, or only measured where it is NULL. First what
-   kernels work on in long vectors, in multiples of 64 bytes, so that with usual heads no vector
-   straddles two cache lines; then what is so only with usual heads; then the rest. Bounds on rows
-   and dims keep it below 4 MiB. */
+/* One part's working space: carved from `base`, or only measured where it is NULL. Long vectors
+   must not straddle cache lines: first come arrays of whole lines, then those that take whole lines
+   where head_dim is a multiple of 16, then the rest. Bounds on rows, dims keep it below 4 MiB. */
 static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *base, lcx_rows *w)
 {
   lcx_rows none;
@@ -3438,7 +3442,8 @@ LCX_OUTLINE void lcx_put_q8(const lcx_kernels *kernel, const lcx_store *st, unsi
   ((float *)(void *)(tile + (key ? st->scale_k : st->scale_v)))[token] = most / 127.0f;
   for (d = 0; d < n; d += LCX_PANEL) { /* by panels, as values lie; stacks may be small */
     int end = lcx_min(LCX_PANEL, n - d);
-    unsigned char *to = tile + (key ? lcx_key_at(st, d, token) : st->val + lcx_val_at(st, token, d));
+    unsigned char *to =
+        tile + (key ? lcx_key_at(st, d, token) : st->val + lcx_val_at(st, token, d));
     kernel->round(x + d, end, factor, q);
     if (key)
       for (i = 0; i < end; ++i) to[i / 4 * st->tile * 4 + i % 4] = (unsigned char)(q[i] + 128);
@@ -4708,7 +4713,10 @@ LCX_OUTLINE lcx_hull lcx_visible(lcx_rows *w, const lcx_view *view, int64_t x)
   }
   w->first = 0;
   w->end = w->n;
-  for (; w->lo[w->first] >= w->hi[w->first]; ++w->first) LONGCTX_ASSERT(w->first + 1 < w->n);
+  while (w->lo[w->first] >= w->hi[w->first]) {
+    LONGCTX_ASSERT(w->first + 1 < w->n);
+    ++w->first;
+  }
   while (w->lo[w->end - 1] >= w->hi[w->end - 1]) --w->end;
   return inside ? whole : lcx_hull_of(w, w->first, w->end);
 }
@@ -4717,11 +4725,12 @@ LCX_OUTLINE lcx_hull lcx_visible(lcx_rows *w, const lcx_view *view, int64_t x)
 static int lcx_has_spare(const lcx_rows *w) { return (w->end == w->n) & w->n & 1; }
 
 /* For the next of `rows` rows: the first shape from t on of this type and no more rows, but perhaps
-   the spare one. Eight rows are two fours: six would leave two, often too few for a shape. */
+   the spare one. Eight rows go as two fours: six would leave two, often too few for a shape. */
 static const lcx_shape *lcx_shape_of(const lcx_shape *t, const lcx_rows *w, int type, int rows,
                                      int spare)
 {
-  while (t->type != type || (spare ? t->least : t->rows) > rows || (t->rows == 6 && rows == 8)) ++t;
+  if (rows == 8) rows = 4;
+  while (t->type != type || (spare ? t->least : t->rows) > rows) ++t;
   return t + (t->has_narrower & !w->on_intel);
 }
 

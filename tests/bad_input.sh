@@ -16,9 +16,9 @@ counts() {                                             # counts NAME LEAST TEST.
     awk '{ n += \$1 } END { print n \" by name; least $least\"; exit n < $least }' \$own/counted"
 }
 
-counts "descs"                     90 plan
-counts "misuse: arguments, order" 100 order memory feedback
-counts "states"                   250 state
-counts "model files, tokenizers"  180 engine gguf
+counts "descs"                    132 plan
+counts "misuse: arguments, order" 126 order memory feedback
+counts "states"                   359 state
+counts "model files, tokenizers"  234 engine gguf
 
 rows_end

@@ -5,7 +5,15 @@
 fail=$1
 shift
 most=${MOST:-100}                                      # of each kind
-runs=0 refused=0
+runs=0 refused=0 program=$(basename "$1")
+
+whole() {                                              # did it say what it says undisturbed?
+  case "$program" in
+    02_stream) [ "$(wc -l < nth.got)" -eq "$(wc -l < nth.want)" ] ;;  # it prints times
+    *) cmp -s nth.got nth.want ;;
+  esac
+}
+
 "$@" > nth.want 2> nth.said || exit 1
 for kind in malloc calloc realloc fopen fread fwrite fsync rename; do
   n=0
@@ -20,7 +28,7 @@ for kind in malloc calloc realloc fopen fread fwrite fsync rename; do
       exit 1
     elif [ "$code" -ne 0 ]; then
       refused=$((refused + 1))
-    elif [ "$(wc -l < nth.got)" -ne "$(wc -l < nth.want)" ]; then     # some print times
+    elif ! whole; then
       echo "$kind $n of $1: code 0, but the output is not whole"
       exit 1
     fi

@@ -50,7 +50,13 @@ row() {
 }
 
 rows_end() {
-  [ ! -f "$work/list" ] || xargs -n 1 -P "$rows_jobs" sh tests/rows.sh --one < "$work/list"
+  touch "$work/list"
+  [ ! -s "$work/list" ] || xargs -n 1 -P "$rows_jobs" sh tests/rows.sh --one < "$work/list"
+  while read -r i; do                                  # killed, or left when xargs gave up
+    [ -f "$work/$i.result" ] && continue
+    echo "failed: $(cat "$work/$i.name"), it never came to an end"
+    printf 'failed\t%s\tit never came to an end\t0\n' "$(cat "$work/$i.name")" > "$work/$i.result"
+  done < "$work/list"
   cat "$work"/*.result > "$work/results"
   [ -z "$ROWS" ] || cat "$work/results" >> "$ROWS"
   awk -F '\t' '{ n[$1]++ } END { printf "%d passed, %d failed, %d skipped\n", n["passed"],
