@@ -19,7 +19,7 @@ OPENMP  := $(if $(shell echo '_OPENMP' | $(CC) -fopenmp -E -x c - 2>&1 | grep '^
 DLSYM   := $(if $(filter Linux,$(shell uname)),-ldl)    # in libc itself only since glibc 2.34
 PROGRAMS = $(EXAMPLES:%=$(BUILD)/%) $(TESTS:%=$(BUILD)/tests/%) \
            $(OPENMP:%=$(BUILD)/tests/%) $(BUILD)/story \
-           $(BENCHES:%=$(BUILD)/bench/%)
+           $(BENCHES:%=$(BUILD)/bench/%) $(BUILD)/bench/kernels
 SCRIPTS  = tests/curves.sh tests/recall.sh tests/examples.sh tests/golden_engine.sh \
            tests/readme.sh tests/door.sh
 
@@ -87,7 +87,7 @@ recall: $(BUILD)/bench/recall ## what each memory remembers, up to a million tok
 	@$(BUILD)/bench/recall $(RECALL)
 	@$(call PICTURE,recall)
 
-train:            ## train the shipped models again (about an hour, PyTorch)
+train:            ## train the shipped models again, but for feedback.bin (an hour, PyTorch)
 	@examples/train/train.sh $(BUILD)/train
 
 clean:            ## remove what was built
@@ -131,10 +131,6 @@ $(BUILD)/bench/ggml: bench/ggml.c bench/bench.h bench/inputs.h $(HEADER)
 $(BUILD)/bench/recall: bench/recall.c bench/bench.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)
 	$(CC) -std=c99 $(WARN) -O3 -march=native -I. -Iexamples -pthread $< -o $@ -lm
-
-$(BUILD)/bench/curves: bench/curves.c bench/bench.h $(HEADER) $(ENGINE)
-	@mkdir -p $(@D)
-	$(CC) -std=c99 $(WARN) -O3 -march=native $(if $(OPENMP),-fopenmp) -I. -Iexamples $< -o $@ -lm
 
 $(BUILD)/bench/%: bench/%.c bench/bench.h $(HEADER) $(ENGINE)
 	@mkdir -p $(@D)

@@ -45,7 +45,7 @@ number(i) = i eq "" ? 1 : int(i) # gnuplot reads an empty loop's body once
 width(k, n) = k == 1 && n > 3 ? 3.2 : 3 + 1.3 * (n - k) # what lies below shows at both sides
 colour(i) = word(colours, number(i))
 steady = "awk -F, '$1==\"%s\" && ($18>1)==%d {n++; x[n]=$2; s[n]=s[n-1]+$3*($2-x[n-1]); \
-  p[n]=q=$13; for (j=n-1; j>0 && x[j]>%g*$2; j--) if (p[j]>q) q=p[j]; \
+  p[n]=q=$13; for (j=n-1; j>1 && x[j-1]>=%g*$2; j--) if (p[j]>q) q=p[j]; \
   if ($2>=%g) print $2 \",\" exp((s[n]-s[j])/($2-x[j])) \",\" $6 \",\" $8 \",\" $12 \",\" q \",\" $7}' %s"
 command(i) = sprintf(steady, word(arms, number(i)), far, wide ? 0.9 : 0.8, wide && far ? all_of / 24.0 : 64, csv)
 rows(i) = "< ".command(i)
@@ -166,7 +166,7 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
         set label 2 "trained\nlength" at trained[s], graph 0.94 offset 0.5, 0 left textcolor rgb axis
       }
       if (p == 1 && wide) {
-        set label 2 "trained length" at trained[s], graph 0.06 offset 0.8, 0 left textcolor rgb axis
+        set label 2 "trained length" at trained[s], graph 0.025 offset 0.8, 0 left textcolor rgb axis
       }
       if (p == 1 && !wide && !near) {
         set label 2 "trained\nlength" at trained[s], graph 0.94 offset -0.5, 0 right textcolor rgb axis

@@ -69,6 +69,7 @@ static const shape shapes[] = {
   {"D4", 64, 32, 8, 4092, 4, 1, 4096, 1, LONGCTX_Q8},     /* decode, short rows */
   {"D5", 128, 32, 8, 16380, 4, 1, 16384, 1, LONGCTX_F16}, /* decode, long window */
   {"D6", 128, 32, 1, 4092, 4, 1, 4096, 0, LONGCTX_F16},   /* decode, one KV head */
+  {"D7", 128, 24, 8, 4092, 4, 1, 4096, 1, LONGCTX_F16},   /* decode, 3 heads a KV head */
   {"P1", 128, 32, 8, 1024, 0, 512, 4096, 0, LONGCTX_F16}, /* prefill 512, window 1024 */
   {"P1", 128, 32, 8, 1024, 0, 512, 4096, 0, LONGCTX_BF16}, /* prefill 512, window 1024 */
   {"P2", 128, 32, 8, 4096, 0, 512, 4096, 0, LONGCTX_F16}, /* prefill 512, causal */

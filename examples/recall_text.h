@@ -1,6 +1,6 @@
 /* recall_text.h - texts that tell something, go on about nothing, and ask it back.
 
-   The grammar is that of examples/train/train_recall.py. A word is a token, with the space before
+   The grammar is that of examples/train/recall_text.py. A word is a token, with the space before
    it; "+" joins it to the word before. In a form stands
    $a a name  $p a place  $t a thing  $c a digit  $d a day  $h an hour  $w weather  $f food
    $x an animal. */

@@ -1,5 +1,5 @@
-"""The text of train_recall.py: filler, pass keys and facts, their questions, and the words they are
-made of. bench/recall_text.h has the same grammar."""
+"""The text that train_recall.py trains on: filler, pass keys and facts, their questions, and the words they are
+made of. examples/recall_text.h has the same grammar."""
 import random
 import struct
 from pathlib import Path
