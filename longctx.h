@@ -956,10 +956,10 @@ enum { LCX_WINDOW, LCX_SINKS, LCX_FED };
    key. */
 typedef struct lcx_view { int64_t from, to, stand; } lcx_view;
 
-/* Up to LCX_ROWS queries passing over the keys of one KV head; a row is one query head of one
-   token. Arrays lie in the block's scratch; [3] and [2] are indexed by store. Behind an odd number
-   of rows, but for one alone, they have room for another: the spare row. */
-typedef struct lcx_rows {
+/* A part's working space, in the block's scratch. A row is one query head of one token; up to
+   LCX_ROWS of them pass over the keys of one KV head. Behind an odd number of rows, but for one
+   alone, there is room for another: the spare row. [3] and [2] are indexed by store. */
+typedef struct lcx_work {
   int n, head_dim, head_dim_v;
   int first, end;        /* rows that see some of the current span: first <= r < end             */
   int stride;            /* floats between rows of o and sum_o: head_dim_v rounded up to 64      */
@@ -994,7 +994,7 @@ typedef struct lcx_rows {
   int back_layer;        /* and the layer                                                        */
   int next_bytes;        /* what qk or pv prefetches of the next span: lcx_next_is, room 13      */
   const unsigned char *next; /* and from where                                                   */
-} lcx_rows;
+} lcx_work;
 
 /* The shape of one KV head's memory: M in strips of 16 columns, [strips][head_dim][16], so that a
    pass over a strip reads one stream; then z [head_dim]; padding is 0 or ignored. Behind them, in
@@ -1034,9 +1034,9 @@ typedef struct lcx_shape {
   int16_t type;
   int8_t rows, least; /* room 5: v_shapes */
   int32_t has_narrower; /* the next is for this type and one row, too, from a narrower set */
-  void (*qk)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, const float *q, int r,
+  void (*qk)(const lcx_store *st, const lcx_span *sp, const lcx_work *w, const float *q, int r,
              lcx_hull seen);
-  void (*pv)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, int r, int panel,
+  void (*pv)(const lcx_store *st, const lcx_span *sp, const lcx_work *w, int r, int panel,
              lcx_hull seen);
 } lcx_shape;
 
@@ -1052,16 +1052,16 @@ typedef struct lcx_kernels {
   void (*narrow)(const float *x, int n, uint16_t *h);
   void (*widen_keys)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *keys);
   void (*widen_vals)(const lcx_store *st, const lcx_span *sp, lcx_hull part, float *vals);
-  void (*soften)(const lcx_rows *w, const lcx_view *view, int64_t x);
-  void (*quantise_q)(const lcx_rows *w);
-  void (*quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w, lcx_hull all);
+  void (*soften)(const lcx_work *w, const lcx_view *view, int64_t x);
+  void (*quantise_q)(const lcx_work *w);
+  void (*quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_work *w, lcx_hull all);
   void (*merge)(float *sum_m, float *sum_l, float *sum_o, float m, float l, const float *o,
                 int dims);
   void (*finish)(const float *o, float l, int dims, float *out);
   void (*feature)(const float *x, int dims, float *phi);
   void (*recall)(const lcx_memory *m, const float *settled, const float *phi, int n, float *to);
   void (*blend)(const float *recalled, float gate, int dims, float *out);
-  void (*fold)(const lcx_memory *m, lcx_rows *w, const lcx_store *st, const unsigned char *tile,
+  void (*fold)(const lcx_memory *m, lcx_work *w, const lcx_store *st, const unsigned char *tile,
                int at, int first, int last, int half, int delta, float *settled);
   void (*sum)(float *x, const float *more, float *rest, int n, int onto);
 } lcx_kernels;
@@ -1122,7 +1122,7 @@ LCX_INLINE int lcx_widens(int type, int rows, int direct)
      v_store_f16: of numbers within 65504, nearest even; only where a set has an instruction
      v_shapes_*: S(type, rows, least, vectors of keys, of a rest, of values, of a rest): what a
        kernel holds in registers, at most 6 rows (int8: 4) and 8 vectors; most rows first, one row
-       last. least: it is still the fastest for so few rows with the spare row (lcx_rows) behind
+       last. least: it is still the fastest for so few rows with the spare row (lcx_work) behind
        them: `rows`, or one less. LCX_SHAPES refuses what does not fit a span or a panel
      v_narrower(type): the table entry for one row, with its comma, from a narrower set (if in the
        build) that is faster at it except on Intel's processors; undefined in other sets
@@ -1842,7 +1842,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile)(int type, int rows, int vecs, const lcx_st
 
 /* The same over int8 keys: an exact integer dot product, then one product with both scales. */
 LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st,
-                                         const lcx_span *sp, const lcx_rows *w, int r, int c)
+                                         const lcx_span *sp, const lcx_work *w, int r, int c)
 {
   LCX_FN(acc) acc[4][8];
   v_i32 x[8];
@@ -1883,7 +1883,7 @@ LCX_T LCX_INLINE void LCX_FN(qk_tile_q8)(int rows, int vecs, const lcx_store *st
 /* o = o*rescale + weights . values, for `vecs` vectors of dims from `dim` on: one chain of fma over
    the tokens first..last-1 per dim. */
 LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_store *st,
-                                      const lcx_span *sp, const lcx_rows *w, int r, int dim,
+                                      const lcx_span *sp, const lcx_work *w, int r, int dim,
                                       int first, int last)
 {
   v_f32 acc[6][8];
@@ -1913,7 +1913,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile)(int type, int rows, int vecs, const lcx_st
 
 /* The same over int8 values with weights of 8 bits: an exact integer sum per span. */
 LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st,
-                                         const lcx_span *sp, const lcx_rows *w, int r, int dim,
+                                         const lcx_span *sp, const lcx_work *w, int r, int dim,
                                          int first, int last)
 {
   v_i32 acc[4][8], x[8];
@@ -1961,7 +1961,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
    (LONGCTX_##type != LONGCTX_Q8 || WIDE % 16 == 0 || 16 % WIDE == 0))
 #define LCX_SHAPES(type, rows, least, k, k_rest, v, v_rest)                                      \
   LCX_T static void LCX_FN(qk_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
-                                               const lcx_rows *w, const float *q, int r,         \
+                                               const lcx_work *w, const float *q, int r,         \
                                                lcx_hull seen)                                    \
   {                                                                                              \
     enum { WIDE = k * v_width, REST = k_rest * v_width, LEAST = REST < 16 ? REST : 16,           \
@@ -1977,7 +1977,7 @@ LCX_T LCX_INLINE void LCX_FN(pv_tile_q8)(int rows, int vecs, const lcx_store *st
     (void)q;                                                                                     \
   }                                                                                              \
   LCX_T static void LCX_FN(pv_##type##_##rows)(const lcx_store *st, const lcx_span *sp,          \
-                                               const lcx_rows *w, int r, int panel,              \
+                                               const lcx_work *w, int r, int panel,              \
                                                lcx_hull seen)                                    \
   {                                                                                              \
     enum { WIDE = v * v_width, REST = v_rest * v_width,                                          \
@@ -2027,7 +2027,7 @@ static const lcx_shape LCX_FN(shapes)[] = {
 
 /* Soft-cap, ALiBi and mask turn row r's q.k into scores. Columns outside lo..hi-1 are overwritten,
    whatever they held; `distance` is from the span's first token to the query. */
-LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float distance)
+LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_work *w, int r, float distance)
 {
   float *s = w->s + r * LCX_SPAN;
   v_f32 lo = v_set((float)w->lo[r]), hi = v_set((float)w->hi[r]), never = v_set(LCX_MASKED);
@@ -2046,7 +2046,7 @@ LCX_T LCX_OUTLINE void LCX_FN(adjust)(const lcx_rows *w, int r, float distance)
 /* One step of the online softmax over a span that starts at x: scores become weights; maximum,
    rescale and the sum's 16 lanes are updated. All rows finish a phase before the next one, so that
    none waits for its own maximum. */
-LCX_T static void LCX_FN(soften)(const lcx_rows *w, const lcx_view *view, int64_t x)
+LCX_T static void LCX_FN(soften)(const lcx_work *w, const lcx_view *view, int64_t x)
 {
   int adjusts = w->cap > 0 || w->slope != NULL, first = w->first, end = w->end, r, j;
   const int *lo = w->lo, *hi = w->hi;
@@ -2087,7 +2087,7 @@ LCX_T static void LCX_FN(soften)(const lcx_rows *w, const lcx_view *view, int64_
 
 /* The rows' queries for int8 keys: 14-bit integers at scale max|query|/8191. Their sum, which is
    exact, takes the keys' 128 off again. */
-LCX_T static void LCX_FN(quantise_q)(const lcx_rows *w)
+LCX_T static void LCX_FN(quantise_q)(const lcx_work *w)
 {
   int r, d, i, dims = w->head_dim, ints = (dims + 3) / 4 * 2;
   v_f32 zero = v_set(0.0f), magic = v_set(12582912.0f), end = v_set((float)dims);
@@ -2118,7 +2118,7 @@ LCX_T static void LCX_FN(quantise_q)(const lcx_rows *w)
 
 /* The rows' weights for int8 values: 8 bits at scale max(weight * value scale)/255. A value
    that no row sees gets scale 0: the stored one may be stale, or NaN. */
-LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
+LCX_T static void LCX_FN(quantise_w)(const lcx_store *st, const lcx_span *sp, const lcx_work *w,
                                      lcx_hull all)
 {
   v_f32 zero = v_set(0.0f), first = v_set((float)all.first), last = v_set((float)all.last);
@@ -2391,7 +2391,7 @@ LCX_T LCX_INLINE v_f32 LCX_FN(stored_key)(const lcx_store *st, const unsigned ch
 }
 
 /* Keys of 16 tokens, rotated back, to phi as features; reject[t] > 0: key t is not to be folded. */
-LCX_T LCX_OUTLINE void LCX_FN(fold_keys)(lcx_rows *w, const lcx_store *st,
+LCX_T LCX_OUTLINE void LCX_FN(fold_keys)(lcx_work *w, const lcx_store *st,
                                          const unsigned char *tile, int at, int half,
                                          float *reject)
 {
@@ -2422,7 +2422,7 @@ LCX_T LCX_OUTLINE void LCX_FN(fold_keys)(lcx_rows *w, const lcx_store *st,
 }
 
 /* A token's values to row t of val's strips; returns 1 if they must not be folded. */
-LCX_T LCX_OUTLINE int LCX_FN(fold_val)(lcx_rows *w, const lcx_store *st, const unsigned char *tile,
+LCX_T LCX_OUTLINE int LCX_FN(fold_val)(lcx_work *w, const lcx_store *st, const unsigned char *tile,
                                        int token, int t)
 {
   const unsigned char *val = tile + st->val;
@@ -2450,7 +2450,7 @@ LCX_T LCX_OUTLINE int LCX_FN(fold_val)(lcx_rows *w, const lcx_store *st, const u
 }
 
 /* Adds tokens first..last-1, of the 16 from `at` in a tile, to what is on its way to M and z. */
-LCX_T static void LCX_FN(fold)(const lcx_memory *m, lcx_rows *w, const lcx_store *st,
+LCX_T static void LCX_FN(fold)(const lcx_memory *m, lcx_work *w, const lcx_store *st,
                                const unsigned char *tile, int at, int first, int last, int half,
                                int delta, float *settled)
 {
@@ -2785,7 +2785,7 @@ struct longctx {
   lcx_label label;
   int32_t max_threads;
   int16_t isa;                     /* this and the next two are chosen for the machine */
-  int8_t fetch_alone, on_intel;    /* as in lcx_rows */
+  int8_t fetch_alone, on_intel;    /* as in lcx_work */
   int64_t start, position;  /* 0 or seek's; of the next token */
   lcx_plan plan;
   lcx_wish wish; /* last: its layers and tables follow */
@@ -3006,9 +3006,9 @@ LCX_OUTLINE void *lcx_piece(unsigned char *base, size_t *at, size_t count, size_
 /* One part's working space: carved from `base`, or only measured where it is NULL. Long vectors
    must not straddle cache lines: first come arrays of whole lines, then those that take whole lines
    where head_dim is a multiple of 16, then the rest. Bounds on rows, dims keep it below 4 MiB. */
-static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *base, lcx_rows *w)
+static size_t lcx_carve(const lcx_wish *wish, const lcx_plan *p, unsigned char *base, lcx_work *w)
 {
-  lcx_rows none;
+  lcx_work none;
   size_t n = (size_t)p->rows, k = (size_t)wish->head_dim, v = (size_t)wish->head_dim_v;
   size_t stride = (size_t)lcx_up(wish->head_dim_v, LCX_PANEL), quads = (k + 3) / 4;
   size_t ints_k = wish->type_k == LONGCTX_Q8 ? n : 0, ints_v = wish->type_v == LONGCTX_Q8 ? n : 0;
@@ -3395,7 +3395,7 @@ static lcx_segment lcx_segment_of(const lcx_reach *r, int64_t i)
 
 /* cos and sin for p into w->turn[which], unless already there */
 static void lcx_turn_to(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
-                        lcx_rows *w, int which, int64_t p)
+                        lcx_work *w, int which, int64_t p)
 {
   if (w->turned[which] == p || y->half == 0) return;
   kernel->turn((const uint64_t *)(const void *)lcx_at(lc, y->steps), y->half, (uint64_t)p,
@@ -3475,7 +3475,7 @@ static void lcx_put_val(const lcx_kernels *kernel, const lcx_store *st, unsigned
 
 /* Stores k [head_dim], rotated to position p, and v [head_dim_v] at x in a store of KV head h. */
 static void lcx_write_at(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
-                         lcx_rows *w, int h, int which, int64_t x, int64_t p, const float *k,
+                         lcx_work *w, int h, int which, int64_t x, int64_t p, const float *k,
                          const float *v)
 {
   const lcx_store *st = &y->store[which];
@@ -3497,7 +3497,7 @@ static int64_t lcx_sink_position(const longctx *lc, const lcx_layer *y, int64_t 
 
 /* Stores the token at position t in KV head h's cache. */
 static void lcx_write_token(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y,
-                            lcx_rows *w, int h, int64_t t, const float *k, const float *v)
+                            lcx_work *w, int h, int64_t t, const float *k, const float *v)
 {
   int64_t x = t - lc->start;
   if (x >= lc->wish.sinks) lcx_write_at(kernel, lc, y, w, h, LCX_WINDOW, t, t, k, v);
@@ -3512,7 +3512,7 @@ static lcx_view lcx_view_of(int64_t from, int64_t to, int64_t stand)
 
 /* What row r sees, a query of the token at t (since < 0) or of feedback row t, set at `since`, and
    where it stands. Feedback rows stand right before the block that they serve. */
-static void lcx_look(const longctx *lc, const lcx_layer *y, lcx_rows *w, int r, int64_t since,
+static void lcx_look(const longctx *lc, const lcx_layer *y, lcx_work *w, int r, int64_t since,
                      int64_t t)
 {
   lcx_reach see = lcx_reach_of(lc, y, since, t, t);
@@ -3589,7 +3589,7 @@ static int64_t lcx_first_waiting(const longctx *lc, const lcx_layer *y, int64_t 
 
 /* w->back: turns that undo the rotation of the 16 keys at x..: -position, at 1/mscale. */
 static void lcx_turn_back(const lcx_kernels *kernel, const longctx *lc, const lcx_layer *y, int i,
-                          lcx_rows *w, int64_t x)
+                          lcx_work *w, int64_t x)
 {
   const uint64_t *step = (const uint64_t *)(const void *)lcx_at(lc, y->steps);
   uint64_t at[LCX_STRIP];
@@ -3608,7 +3608,7 @@ static void lcx_turn_back(const lcx_kernels *kernel, const longctx *lc, const lc
 }
 
 /* Folds tokens from..to-1 of KV head h; with `end`, also settles. */
-LCX_OUTLINE void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, lcx_rows *w, int h,
+LCX_OUTLINE void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, lcx_work *w, int h,
                           int64_t from, int64_t to, int end)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
@@ -3627,7 +3627,7 @@ LCX_OUTLINE void lcx_fold(const lcx_kernels *kernel, const longctx *lc, int i, l
 }
 
 /* One part's share of what n more committed tokens fold: every parts-th of all layers' heads. */
-static void lcx_fold_part(const longctx *lc, lcx_rows *w, int n, int part, int parts)
+static void lcx_fold_part(const longctx *lc, lcx_work *w, int n, int part, int parts)
 {
   const lcx_kernels *kernel = lcx_kernels_of(lc->isa);
   int end = (lc->position + n) % lc->plan.block == 0, i, h;
@@ -3722,7 +3722,7 @@ static int lcx_may_recall(const longctx *lc, int i, int h)
 
 /* What rows r0..r0+n-1, at most 16, of KV head h recall, into w->recalled; returns how many do, in
    row[] which. A row whose gate is closed or whose query is not finite does not. */
-static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_rows *w, int h,
+static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_work *w, int h,
                       int r0, int n, const float *q, int *row)
 {
   const lcx_layer *y = lcx_layer_of(lc, i);
@@ -3743,7 +3743,7 @@ static int lcx_recall(const lcx_kernels *kernel, const longctx *lc, int i, lcx_r
 }
 
 /* What row[j] of lcx_recall recalled, in one piece: [head_dim_v], rounded up to 16. */
-static void lcx_recalled_row(const lcx_rows *w, int j, float *to)
+static void lcx_recalled_row(const lcx_work *w, int j, float *to)
 {
   int d;
   for (d = 0; d < w->head_dim_v; d += LCX_STRIP)
@@ -3844,7 +3844,7 @@ LONGCTX_API int longctx_feedback_set(longctx *lc, int layer, const float *q, con
                                      const float *v)
 {
   const lcx_layer *y;
-  lcx_rows w;
+  lcx_work w;
   int code = lcx_fed_check(lc, layer), rows, heads, i, h;
   if (!code && (!q || !k || !v)) code = LONGCTX_E_ARG;
   if (code) return code;
@@ -4625,7 +4625,7 @@ static float *lcx_partial(const longctx *lc, int64_t h, int64_t unit, int row)
 
 /* Stores the call's tokens in KV head h, those at positions from..to-1, which end with the call's
    last one or before. */
-static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64_t to)
+static void lcx_write(const lcx_call *c, lcx_work *w, int h, int64_t from, int64_t to)
 {
   const lcx_wish *wish = &c->lc->wish;
   int64_t t;
@@ -4644,7 +4644,7 @@ static void lcx_write(const lcx_call *c, lcx_rows *w, int h, int64_t from, int64
 
 /* The spare row, behind an odd number of rows: a shape that takes it along computes with zeros, not
    with what happens to lie there, which could be slow. */
-static void lcx_clear_spare(const lcx_wish *wish, lcx_rows *w)
+static void lcx_clear_spare(const lcx_wish *wish, lcx_work *w)
 {
   size_t bytes = (size_t)w->head_dim * sizeof(float), at = (size_t)(w->n * w->head_dim);
   if (w->n % 2 == 0 || w->n == 1) return;
@@ -4657,7 +4657,7 @@ static void lcx_clear_spare(const lcx_wish *wish, lcx_rows *w)
 }
 
 /* Prepares rows r0..r0+n-1 of KV head h: queries scaled and rotated, views. */
-static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
+static void lcx_prepare(const lcx_call *c, lcx_work *w, int h, int r0, int n)
 {
   const lcx_kernels *kernel = c->kernel;
   const longctx *lc = c->lc;
@@ -4689,7 +4689,7 @@ static void lcx_prepare(const lcx_call *c, lcx_rows *w, int h, int r0, int n)
 /* ---- rows over keys and values, span by span ---------------------------------------------- */
 
 /* The hull of rows first..end-1, by their lo and hi. */
-static lcx_hull lcx_hull_of(const lcx_rows *w, int first, int end)
+static lcx_hull lcx_hull_of(const lcx_work *w, int first, int end)
 {
   lcx_hull h = {LCX_SPAN, 0, 1};
   int r;
@@ -4703,7 +4703,7 @@ static lcx_hull lcx_hull_of(const lcx_rows *w, int first, int end)
 
 /* Sets each row's lo and hi in the span at x, and which rows see some of it; returns their hull.
    Rows are in order of time, so those that do follow each other; views leave no gap: one does. */
-LCX_OUTLINE lcx_hull lcx_visible(lcx_rows *w, const lcx_view *view, int64_t x)
+LCX_OUTLINE lcx_hull lcx_visible(lcx_work *w, const lcx_view *view, int64_t x)
 {
   lcx_hull whole = {0, LCX_SPAN, 1};
   int r, inside = view[w->n - 1].from <= x && x + LCX_SPAN <= view[0].to;
@@ -4722,11 +4722,11 @@ LCX_OUTLINE lcx_hull lcx_visible(lcx_rows *w, const lcx_view *view, int64_t x)
 }
 
 /* Rows that end with the call's last, an odd number of them, have room for one more behind them. */
-static int lcx_has_spare(const lcx_rows *w) { return (w->end == w->n) & w->n & 1; }
+static int lcx_has_spare(const lcx_work *w) { return (w->end == w->n) & w->n & 1; }
 
 /* For the next of `rows` rows: the first shape from t on of this type and no more rows, but perhaps
    the spare one. Eight rows go as two fours: six would leave two, often too few for a shape. */
-static const lcx_shape *lcx_shape_of(const lcx_shape *t, const lcx_rows *w, int type, int rows,
+static const lcx_shape *lcx_shape_of(const lcx_shape *t, const lcx_work *w, int type, int rows,
                                      int spare)
 {
   if (rows == 8) rows = 4;
@@ -4738,7 +4738,7 @@ static const lcx_shape *lcx_shape_of(const lcx_shape *t, const lcx_rows *w, int 
    widened, else nothing. Up to LCX_MANY rows leave it to widening. More work far longer in qk and
    pv than widening takes, and longer than memory takes to send a span: each group of rows asks for
    a portion before its kernel runs. */
-static void lcx_next_is(lcx_rows *w, const lcx_span *stored, int widens, uint32_t from,
+static void lcx_next_is(lcx_work *w, const lcx_span *stored, int widens, uint32_t from,
                         uint32_t to)
 {
   w->next_bytes = 0;
@@ -4748,14 +4748,14 @@ static void lcx_next_is(lcx_rows *w, const lcx_span *stored, int widens, uint32_
 }
 
 /* Prefetches portions i..end-1 of n. */
-LCX_INLINE void lcx_fetch_next(const lcx_rows *w, int i, int end, int n)
+LCX_INLINE void lcx_fetch_next(const lcx_work *w, int i, int end, int n)
 {
   int first = lcx_up(w->next_bytes * i / n, 64);
   if (w->next_bytes > 0) lcx_fetch(w->next + first, w->next_bytes * end / n - first);
 }
 
 /* Scores the rows that see some of a span, with shapes from t on. */
-static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, const lcx_rows *w,
+static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, const lcx_work *w,
                    const float *q, lcx_hull all)
 {
   int r, end, first = w->first, of = w->end - first, spare = lcx_has_spare(w);
@@ -4770,7 +4770,7 @@ static void lcx_qk(const lcx_shape *t, const lcx_store *st, const lcx_span *sp, 
 /* Adds a span's weighted values to the rows that see some of it. All take a panel before the next:
    it stays in the nearest cache. */
 static void lcx_pv(const lcx_shape *shapes, const lcx_store *st, const lcx_span *sp,
-                   const lcx_rows *w, lcx_hull all)
+                   const lcx_work *w, lcx_hull all)
 {
   int r, end, panel, rows = w->end - w->first, at = 0, spare = lcx_has_spare(w);
   int of = w->stride / LCX_PANEL * rows;
@@ -4812,7 +4812,7 @@ LCX_INLINE void lcx_fetch_q8(const lcx_store *st, const lcx_span *sp, int rows)
 }
 
 /* All rows over one segment of a store: m, l and o; l is NaN where a query was not finite. */
-static void lcx_sweep(const lcx_call *c, lcx_rows *w, int h, lcx_segment s)
+static void lcx_sweep(const lcx_call *c, lcx_work *w, int h, lcx_segment s)
 {
   const lcx_kernels *kernel = c->kernel;
   const lcx_store *store = &c->y->store[s.which];
@@ -4891,7 +4891,7 @@ static void lcx_blend(const lcx_call *c, int h, int r, const float *recalled)
 }
 
 /* Rows r0..r0+n-1 of KV head h recall: into outputs if unit < 0, else kept for join. */
-static void lcx_recall_rows(const lcx_call *c, lcx_rows *w, int h, int r0, int n, int64_t unit)
+static void lcx_recall_rows(const lcx_call *c, lcx_work *w, int h, int r0, int n, int64_t unit)
 {
   int row[LCX_STRIP], i, r, some;
   if (!lcx_may_recall(c->lc, c->layer, h)) return;
@@ -4908,7 +4908,7 @@ static void lcx_recall_rows(const lcx_call *c, lcx_rows *w, int h, int r0, int n
 }
 
 /* All of one KV head: rows in, outputs out. */
-LCX_OUTLINE void lcx_whole_head(const lcx_call *c, lcx_rows *w, int h)
+LCX_OUTLINE void lcx_whole_head(const lcx_call *c, lcx_work *w, int h)
 {
   const longctx *lc = c->lc;
   int group = lcx_group(lc), rows = c->n * group, r0, r;
@@ -4948,7 +4948,7 @@ static int64_t lcx_work_of(const lcx_call *c, const lcx_reach *reach, int64_t i)
 
 /* Unit i of KV head h, its results kept for join. No other unit stores the new tokens of its
    segment. */
-LCX_OUTLINE void lcx_one_unit(const lcx_call *c, lcx_rows *w, int h, const lcx_reach *reach,
+LCX_OUTLINE void lcx_one_unit(const lcx_call *c, lcx_work *w, int h, const lcx_reach *reach,
                               int64_t i)
 {
   lcx_segment s;
@@ -4973,7 +4973,7 @@ LCX_OUTLINE void lcx_one_unit(const lcx_call *c, lcx_rows *w, int h, const lcx_r
 
 /* A part's share of split heads: the units whose middle lies in it, so that no part has more than
    half a unit too much at either end. */
-LCX_OUTLINE void lcx_split_part(const lcx_call *c, lcx_rows *w, int part, int parts)
+LCX_OUTLINE void lcx_split_part(const lcx_call *c, lcx_work *w, int part, int parts)
 {
   lcx_reach reach = lcx_call_reach(c);
   int64_t units = lcx_units_of_head(c, &reach), all = 0, done = 0, work, i;
@@ -4992,7 +4992,7 @@ static void lcx_part(const lcx_call *c, int part, int parts)
 {
   lcx_ticket *ticket = lcx_ticket_of(c->lc, part);
   int heads = c->lc->wish.n_kv_heads, h;
-  lcx_rows w;
+  lcx_work w;
   if (c->writes) LCX_CLEAR(&lcx_live_of(c->lc, c->layer)->tokens); /* no batch until join */
   lcx_carve(&c->lc->wish, &c->lc->plan, lcx_work_at(c->lc, part), &w);
   w.fetch_alone = c->lc->fetch_alone;
@@ -5012,7 +5012,7 @@ static void lcx_merge_partials(const lcx_call *c)
   lcx_reach reach = lcx_call_reach(c);
   int rows = c->n * lcx_group(c->lc), dims = c->lc->wish.head_dim_v, h, r;
   int64_t segments = lcx_segments_of(&reach), i;
-  lcx_rows w;
+  lcx_work w;
   lcx_carve(&c->lc->wish, &c->lc->plan, lcx_work_at(c->lc, 0), &w);
   for (h = 0; h < c->lc->wish.n_kv_heads; ++h)
     for (r = 0; r < rows; ++r) {
@@ -5144,7 +5144,7 @@ static void lcx_fold_all(longctx *lc, int n)
 #pragma omp parallel for num_threads(parts) schedule(static, 1) if (parts > 1)
 #endif
   for (p = 0; p < parts; ++p) {
-    lcx_rows w;
+    lcx_work w;
     lcx_carve(&lc->wish, &lc->plan, lcx_work_at(lc, p), &w);
     lcx_fold_part(lc, &w, n, p, parts);
   }

@@ -208,7 +208,7 @@ static void ring_of(int64_t start)
   longctx *lc = (longctx *)(void *)block.at;
   const int64_t end = (int64_t)1 << 62;
   lcx_layer y;
-  lcx_rows w;
+  lcx_work w;
   lcx_reach r;
   lcx_view seen[3][2];
   int64_t x, t, to;

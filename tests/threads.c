@@ -414,7 +414,7 @@ static void test_working_space(void)
       CHECK(lc != NULL);
       for (p = 0; lc && p < 3; p++) {
         unsigned char *at = lcx_work_at(lc, p), *ticket = (unsigned char *)lcx_ticket_of(lc, p);
-        lcx_rows w;
+        lcx_work w;
         lcx_carve(&lc->wish, &lc->plan, at, &w);
         CHECK((uintptr_t)at % 64 == 0 && (uintptr_t)w.s % 64 == 0 && (uintptr_t)w.o % 64 == 0);
         CHECK((uintptr_t)w.wide % 64 == 0);

@@ -121,7 +121,7 @@ static void test_no_number(void)
 {
   static float q[70 + 16], scale[1];
   static int32_t qi[36], shift[1];
-  lcx_rows w;
+  lcx_work w;
   int isa, at, i;
   memset(&w, 0, sizeof w);
   w.n = 1, w.head_dim = 70, w.q[LCX_WINDOW] = q, w.qi = qi, w.qi_scale = scale, w.qi_shift = shift;
@@ -147,7 +147,7 @@ static void test_quantise_q(void)
   enum { MOST = 8191, ROWS = 2, DIMS = 70, INTS = (DIMS + 3) / 4 * 2, GUARD = 0x55aa55aa };
   static float q[ROWS * DIMS + 16], scale[ROWS];
   static int32_t qi[ROWS * INTS + 1], shift[ROWS];
-  lcx_rows w;
+  lcx_work w;
   int isa, r, d, m, i;
   memset(&w, 0, sizeof w);
   w.n = ROWS, w.q[LCX_WINDOW] = q, w.qi = qi, w.qi_scale = scale, w.qi_shift = shift;
