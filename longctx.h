@@ -674,6 +674,7 @@ LCX_INLINE int lcx_min(int a, int b) { return a < b ? a : b; }
 LCX_INLINE int64_t lcx_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 LCX_INLINE int64_t lcx_max64(int64_t a, int64_t b) { return a > b ? a : b; }
 LCX_INLINE int lcx_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
+LCX_INLINE int lcx_even(int n) { return n + (n > 1 ? n % 2 : 0); } /* rows, and the spare one */
 
 /* Prefetches `bytes` from p on. Like all that only prefetches it is inline, or gcc 12 drops it. */
 LCX_INLINE void lcx_fetch(const void *p, int bytes)
@@ -958,7 +959,8 @@ typedef struct lcx_view { int64_t from, to, stand; } lcx_view;
 
 /* A part's working space, in the block's scratch. A row is one query head of one token; up to
    LCX_ROWS of them pass over the keys of one KV head. Behind an odd number of rows, but for one
-   alone, there is room for another: the spare row. [3] and [2] are indexed by store. */
+   alone, is the spare row: zeros or an older row; nobody reads what becomes of it. [3] and [2] are
+   indexed by store. */
 typedef struct lcx_work {
   int n, head_dim, head_dim_v;
   int first, end;        /* rows that see some of the current span: first <= r < end             */
@@ -3188,7 +3190,7 @@ static int lcx_layout(const longctx_desc *d, const lcx_wish *w, int max_threads,
   p->scratch = lcx_take(&c, 0, 1, 64);
   p->split_rows = lcx_min(tokens * group, LCX_SPLIT);
   if (p->feedback && w->feedback_len > tokens) tokens = lcx_min(w->feedback_len, LCX_ROWS);
-  p->rows = lcx_min(lcx_up(tokens * group, tokens * group > 1 ? 2 : 1), LCX_ROWS);
+  p->rows = lcx_min(lcx_even(tokens * group), LCX_ROWS);
   p->work = lcx_carve(w, p, NULL, NULL);
   lcx_take(&c, (uint64_t)max_threads, p->work, 64);
   p->partial = 2 + (uint64_t)lcx_up(w->head_dim_v, 16);
@@ -3957,7 +3959,7 @@ static void lcx_fresh(longctx *lc)
 }
 
 /* Do the n bytes at x and the `bytes` at mem have one in common? */
-static int lcx_meet(const void *x, uint64_t n, const void *mem, uint64_t bytes)
+LCX_OUTLINE int lcx_meet(const void *x, uint64_t n, const void *mem, uint64_t bytes)
 {
   return ((uintptr_t)x - (uintptr_t)mem < bytes) | ((uintptr_t)mem - (uintptr_t)x < n);
 }
@@ -4642,20 +4644,6 @@ static void lcx_write(const lcx_call *c, lcx_work *w, int h, int64_t from, int64
   }
 }
 
-/* The spare row, behind an odd number of rows: a shape that takes it along computes with zeros, not
-   with what happens to lie there, which could be slow. */
-static void lcx_clear_spare(const lcx_wish *wish, lcx_work *w)
-{
-  size_t bytes = (size_t)w->head_dim * sizeof(float), at = (size_t)(w->n * w->head_dim);
-  if (w->n % 2 == 0 || w->n == 1) return;
-  memset(w->q[LCX_WINDOW] + at, 0, bytes);
-  if (wish->sinks > 0) memset(w->q[LCX_SINKS] + at, 0, bytes);
-  memset(w->o + w->n * w->stride, 0, (size_t)w->stride * sizeof(float));
-  w->rescale[w->n] = 0;
-  if (wish->type_k == LONGCTX_Q8) w->qi_scale[w->n] = 0;
-  if (wish->type_v == LONGCTX_Q8) w->wi_scale[w->n] = 0;
-}
-
 /* Prepares rows r0..r0+n-1 of KV head h: queries scaled and rotated, views. */
 static void lcx_prepare(const lcx_call *c, lcx_work *w, int h, int r0, int n)
 {
@@ -4683,7 +4671,6 @@ static void lcx_prepare(const lcx_call *c, lcx_work *w, int h, int r0, int n)
     if (w->slope) w->slope[r] = slopes[lcx_head_of(lc, h, r0 + r)];
   }
   if (lc->wish.type_k == LONGCTX_Q8) kernel->quantise_q(w);
-  lcx_clear_spare(&lc->wish, w);
 }
 
 /* ---- rows over keys and values, span by span ---------------------------------------------- */
@@ -4843,7 +4830,7 @@ static void lcx_sweep(const lcx_call *c, lcx_work *w, int h, lcx_segment s)
   shape_v = lcx_shape_of(kernel->shapes, w, sv->type_v, w->n, 1);
   for (r = 0; r < w->n; ++r) w->m[r] = LCX_NOTHING;
   memset(w->lane, 0, (size_t)w->n * 16 * sizeof(float));
-  memset(w->o, 0, (size_t)(w->n * w->stride) * sizeof(float));
+  memset(w->o, 0, (size_t)(lcx_even(w->n) * w->stride) * sizeof(float));
   stored.fetch_alone = w->fetch_alone;
   stored.fetch_widen = w->n <= LCX_MANY;
   slot = lcx_slot_of(store, x);
