@@ -3,7 +3,7 @@
    build  cc -O2 -std=c99 -I. examples/01_hello.c -o 01_hello
 
    expected output:
-   72192 bytes, for ever
+   72128 bytes, for ever
      1000 tokens, out[0] = -0.0192
    100000 tokens, out[0] = 0.0199
 */

@@ -6,7 +6,7 @@
    build  cc -O2 -std=c99 -I. examples/06_static.c -o 06_static
 
    expected output:
-      100000 tokens in a static block of 23040 bytes, out[0] = -0.1174
+      100000 tokens in a static block of 22976 bytes, out[0] = -0.1174
 */
 #define LONGCTX_NO_STDIO
 #define LONGCTX_IMPLEMENTATION

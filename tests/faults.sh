@@ -24,9 +24,9 @@ row "no room on the disk, 04_save_restore.c" cc "
 
 nth() {                                                # nth SOURCE ARGUMENTS
   row "every nth call of $1 fails" cc "root=\$PWD
-    cc -std=c99 -O1 -I. -Iexamples -DLONGCTX_NO_DISPATCH -pthread -o \$own/program \
+    cc -std=c99 -O1 -I. -Iexamples -DLONGCTX_NO_DISPATCH -pthread -o \$own/${1##*/} \
       examples/$1.c -lm && cc -O1 -shared -fPIC -o \$own/fail.so tests/fail.c -ldl && cd \$own &&
-    \$root/tests/nth.sh ./fail.so ./program $2"
+    \$root/tests/nth.sh ./fail.so ./${1##*/} $2"
 }
 
 models=\$root/examples/models
