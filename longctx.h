@@ -773,7 +773,7 @@ static uint64_t lcx_freq_step(double radians)
   m = (u & 0xfffffffffffffu) | 0x10000000000000u;
   high = lcx_mulhi(m, 0x28be60db9391054au);
   low = m * 0x28be60db9391054au;
-  if ((u >> 52 & 0x7ff) == 0 || shift > 127) step = 0;
+  if (shift > 127) step = 0; /* or radians = 0 */
   else if (shift >= 64) step = high >> (shift - 64);
   else step = high << (64 - shift) | low >> shift; /* radians <= 1e6: shift > 0 */
   return u >> 63 ? 0 - step : step;
