@@ -244,8 +244,8 @@ enum { LONGCTX_ERRORS(LCX_X) };
 
 /* What may differ between layers. Once a desc has `layers`, these count and its own fields of the
    same names do not. A 0 is derived as in the desc (rope_base: 10000), not taken from the desc:
-   longctx_layer_make copies the values that the desc has at that moment. A zeroed one would read
-   layer 0's keys, without RoPE. */
+   longctx_layer_make copies the values that the desc has at that moment, and sets kv_from, which in
+   a zeroed layer names layer 0. */
 typedef struct longctx_layer {
   int window, block, positions;
   int rope, rope_dims;
@@ -353,11 +353,12 @@ LONGCTX_API int longctx_attend(longctx *, int layer, int n, const float *q, cons
                                const float *v, float *out);
 /* For your own threads: call it once for each part 0 <= part < n_parts, all other arguments equal,
    in any order or at once. Then call join once, with the same layer, n and out, before anything
-   else is attended: join is E_ORDER if a part is missing, or if one waits of a call that you gave
-   up and none of this call took its place. commit(0) discards all that wait, and all batches. To
-   repeat one part, repeat all. `out` is unspecified until join; once a part has written, the layer
-   has no batch until join. Parts beyond max_threads do nothing; if n*n_heads/n_kv_heads > 96, nor
-   do those beyond n_kv_heads: attend and commit fewer tokens at a time. Errors else as attend's. */
+   else is attended: join is E_ORDER while a part is missing, or where one waits of a call with
+   another layer, n or number of parts. Give a call up by commit(0): it discards the parts that
+   wait, and all batches. To repeat one part, repeat all. `out` is unspecified until join; once a
+   part has written, the layer has no batch until join. Parts beyond max_threads do nothing; if
+   n*n_heads/n_kv_heads > 96, nor do those beyond n_kv_heads: attend and commit fewer tokens at a
+   time. Errors else as attend's. */
 LONGCTX_API int longctx_attend_part(longctx *, int layer, int n, const float *q, const float *k,
                                     const float *v, float *out, int part, int n_parts);
 LONGCTX_API int longctx_attend_join(longctx *, int layer, int n, float *out);
@@ -710,6 +711,12 @@ LCX_INLINE float lcx_float(uint32_t u)
 
 /* by bits: comparisons are not to be trusted under -ffinite-math-only */
 LCX_INLINE int lcx_finite(float x) { return (lcx_bits(x) & 0x7f800000u) != 0x7f800000u; }
+LCX_INLINE int lcx_finite_double(double x)
+{
+  uint64_t u;
+  memcpy(&u, &x, sizeof u);
+  return (u >> 52 & 0x7ff) != 0x7ff;
+}
 
 /* high half of a 64 x 64 bit product */
 static uint64_t lcx_mulhi(uint64_t a, uint64_t b)
@@ -959,7 +966,7 @@ typedef struct lcx_view { int64_t from, to, stand; } lcx_view;
 
 /* A part's working space, in the block's scratch. A row is one query head of one token; up to
    LCX_ROWS of them pass over the keys of one KV head. Behind an odd number of rows, but for one
-   alone, is the spare row: zeros or an older row; nobody reads what becomes of it. [3] and [2] are
+   alone, is the spare row: it holds anything, and nobody reads what becomes of it. [3] and [2] are
    indexed by store. */
 typedef struct lcx_work {
   int n, head_dim, head_dim_v;
@@ -2858,7 +2865,7 @@ static const char *lcx_check_freqs(const double *f, int n)
 {
   int i;
   for (i = 0; i < n; ++i) {
-    LCX_WANT(LCX_IN(f[i], -1e6, 1e6),
+    LCX_WANT(lcx_finite_double(f[i]) && LCX_IN(f[i], -1e6, 1e6),
              "rope_freqs holds a value that is not finite or beyond +-1e6: give radians per token");
   }
   return NULL;
@@ -2878,7 +2885,7 @@ static const char *lcx_check_layer(const lcx_wish *w, const lcx_wish_layer *l)
            "rope is not LONGCTX_ROPE_NONE, _HALF or _INTERLEAVED: give one of them");
   LCX_WANT(LCX_IN(l->rope_dims, 0, w->head_dim) && l->rope_dims % 2 == 0,
            "rope_dims is negative, odd or above head_dim: give an even number of dims");
-  LCX_WANT(LCX_IN(l->rope_base, 1, 1e18),
+  LCX_WANT(lcx_finite_double(l->rope_base) && LCX_IN(l->rope_base, 1, 1e18),
            "rope_base is below 1, above 1e18 or not finite: give theta (0 means 10000)");
   LCX_WANT(lcx_finite(l->rope_mscale) && LCX_IN(l->rope_mscale, 1e-6f, 16),
            "rope_mscale is below 1e-6 or above 16: give the factor on cos and sin (0 means 1)");
@@ -5302,14 +5309,13 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 #endif /* LONGCTX_IMPLEMENTATION */
 
 /* CHANGELOG
-     1.1.15 Faster: three query heads to a KV head are computed as four, five as six where a set has
-            such kernels, seven as two fours: float16 0.8 to 0.9 of the time in cache with avx512
-            and three heads. Eight rows go as two fours: float32 0.95. Fixed: init took a list or a
-            table that begins before `mem` and ends in it; copy took a block that is too small for
-            one that overlaps; LONGCTX_NO_DISPATCH with -mavx2 -mfma but not -mf16c gave sse2. Where
-            parts of a call that you gave up make join fail is said as it is. Blocks are 8 bytes a
-            layer smaller, odd batches take a row more: blocks of 1.1.14 are refused, its state
-            files are not. No bit changed. The code is shorter by 80 lines.
+     1.1.15 Faster: where it saves a pass, three query heads to a KV head are computed as four, five
+            as six: float16, three heads, keys in cache, 0.8 to 0.9 of the time with avx512. Eight
+            rows go as two fours: float32 0.95. Fixed: init took a list or a table that begins
+            before `mem` and ends in it; copy took a block that is too small for one that overlaps;
+            LONGCTX_NO_DISPATCH with -mavx2 -mfma but not -mf16c gave sse2. The contract of join
+            says what it does. Blocks are 8 bytes a layer smaller, and odd batches take a row more:
+            blocks of 1.1.14 are refused, its state files are not. No bit changed.
      1.1.14 Faster, measured on Intel. 256 rows pass over the keys at once, not 96, and a span takes
             only those that see some of it: prefill 72 to 76 % of the multiply-add peak, from 68 to
             74. There lone rows use avx512's own vectors: small shapes 1.3 to 1.4 times the plain
