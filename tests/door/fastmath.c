@@ -33,6 +33,30 @@ static double worst_of_token(int t)
   return worst;
 }
 
+static double nan_by_bits(void)                        /* NAN means nothing to this compiler     */
+{
+  static volatile unsigned char bytes[8] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f };
+  unsigned char copy[8];
+  double x;
+  int i;
+  for (i = 0; i < 8; i++) copy[i] = bytes[i];
+  memcpy(&x, copy, 8);
+  return x;
+}
+
+static int takes_nan(void)
+{
+  longctx_desc desc = longctx_desc_make(1, 1, 1, DIM, WINDOW);
+  double freqs[DIM / 2] = { 1.0 };
+  if (longctx_check(&desc) != NULL) return 1;
+  desc.rope_base = nan_by_bits();
+  if (longctx_check(&desc) == NULL) return 1;
+  desc.rope_base = 0;
+  desc.rope_freqs = freqs;
+  freqs[3] = nan_by_bits();
+  return longctx_check(&desc) == NULL;
+}
+
 int main(void)
 {
   longctx_desc desc = longctx_desc_make(1, 1, 1, DIM, WINDOW);
@@ -49,5 +73,5 @@ int main(void)
     if (worst_of_token(t) > 1e-4) return 3;
   }
   free(lc);
-  return 0;
+  return takes_nan() ? 4 : 0;
 }
