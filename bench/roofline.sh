@@ -122,8 +122,8 @@ set xlabel "operations per byte of keys and values read" offset 0,0.3 textcolor 
 set label "GFLOP/s (int8: Gop/s)" at screen 0.02,0.915 left textcolor rgb roof
 set title "Attention under the machine's roof" offset 0,0.7 font ",20" textcolor rgb roof
 set label "Decode: D1 1,024 keys, D2 4,096, D3 32 KV heads, D4 head_dim 64, D5 16,384 keys, \
-D6 one KV head" at screen 0.5,0.082 center textcolor rgb faint font ",13" noenhanced
-set label "Prefill: P1 window 1,024, P2 causal, P3 chunk of 64. S48, S24: head_dim. \
+D6 one KV head," at screen 0.5,0.082 center textcolor rgb faint font ",13" noenhanced
+set label "D7 3 heads each. Prefill: P1 window 1,024, P2 causal, P3 chunk of 64. S: head_dim. \
 D1, D6, S: in cache" at screen 0.5,0.052 center textcolor rgb faint font ",13" noenhanced
 set label "$machine, 1 thread, $isa, $day" at screen 0.5,0.022 center \
   textcolor rgb faint font ",13" noenhanced
