@@ -132,11 +132,11 @@
      no memory, no older block. The paper's m memory segments are window = (m + 1)*block. A row's
      key and query take one of the last F positions of the block it was made from (the first rows:
      the F before the first token); in-cache indices do not count rows; ALiBi takes the magnitude of
-     text distances to and from rows. Rows are float32; their keys
-     and values are stored and clamped as the window's. A non-finite one spoils its KV head and,
-     through the loop, later rows: longctx_reset cures it. A NaN in a row's q stays in its head.
-     A final, partial block leaves the rows as they are. A kv_from layer reads its source's rows and
-     has none to set. A model must be trained with them; any other gains nothing.
+     text distances to and from rows. Rows are float32; their keys and values are stored and clamped
+     as the window's. A non-finite one spoils its KV head and, through the loop, later rows:
+     longctx_reset cures it. A NaN in a row's q stays in its head. A final, partial block leaves the
+     rows as they are. A kv_from layer reads its source's rows and has none to set. A model must be
+     trained with them; any other gains nothing.
 
    SCORE
      softcap(scale * q.k) + ALiBi; softmax over sinks, feedback rows and window. ALiBi's distance to
@@ -871,8 +871,8 @@ typedef struct lcx_store {
 LCX_INLINE int lcx_elem(int type) { return type == LONGCTX_F32 ? 4 : type == LONGCTX_Q8 ? 1 : 2; }
 
 /* Shape of tiles `gap` bytes apart; tiles is left 0. Ints suffice: dims <= 576, tile <= 64. */
-static void lcx_store_make(lcx_store *s, int type_k, int type_v, int head_dim,
-                                      int head_dim_v, int tile, int gap)
+static void lcx_store_make(lcx_store *s, int type_k, int type_v, int head_dim, int head_dim_v,
+                           int tile, int gap)
 {
   int k = type_k == LONGCTX_Q8 ? lcx_up(head_dim, 4) * tile : head_dim * tile * lcx_elem(type_k);
   int v = head_dim_v * tile * lcx_elem(type_v);
@@ -5310,12 +5310,12 @@ LONGCTX_API const char *longctx_isa_name(int isa)
 
 /* CHANGELOG
      1.1.15 Faster: where it saves a pass, three query heads to a KV head are computed as four, five
-            as six: float16, three heads, keys in cache, 0.8 to 0.9 of the time with avx512. Eight
-            rows go as two fours: float32 0.95. Fixed: init took a list or a table that begins
-            before `mem` and ends in it; copy took a block that is too small for one that overlaps;
-            LONGCTX_NO_DISPATCH with -mavx2 -mfma but not -mf16c gave sse2. The contract of join
-            says what it does. Blocks are 8 bytes a layer smaller, and odd batches take a row more:
-            blocks of 1.1.14 are refused, its state files are not. No bit changed.
+            as six: float16, 24 heads on 8, 0.80 of the time with avx512, 0.66 with sse2 (avx2: no
+            difference; measured on Intel). Eight rows go as two fours. Fixed: init took a list or a
+            table that begins before `mem` and ends in it; copy took a block that is too small for
+            one that overlaps; LONGCTX_NO_DISPATCH with -mavx2 -mfma but not -mf16c gave sse2. The
+            contract of join says what it does. Blocks are 8 bytes a layer smaller, and odd batches
+            take a row more: blocks of 1.1.14 are refused, its state files are not. No bit changed.
      1.1.14 Faster, measured on Intel. 256 rows pass over the keys at once, not 96, and a span takes
             only those that see some of it: prefill 72 to 76 % of the multiply-add peak, from 68 to
             74. There lone rows use avx512's own vectors: small shapes 1.3 to 1.4 times the plain

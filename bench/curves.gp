@@ -166,7 +166,7 @@ do for [theme in "light dark"] { do for [format in "svg png"] { do for [picture 
         set label 2 "trained\nlength" at trained[s], graph 0.94 offset 0.5, 0 left textcolor rgb axis
       }
       if (p == 1 && wide) {
-        set label 2 "trained length" at trained[s], graph 0.025 offset 0.8, 0 left textcolor rgb axis
+        set label 2 "trained length" at trained[s], graph 0.038 offset 0.8, 0 left textcolor rgb axis
       }
       if (p == 1 && !wide && !near) {
         set label 2 "trained\nlength" at trained[s], graph 0.94 offset -0.5, 0 right textcolor rgb axis
